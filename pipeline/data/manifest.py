@@ -1,0 +1,150 @@
+"""The manifest: a log of outcomes as Parquet parts under `<output>/manifest/`.
+
+One part per work unit, written in one atomic PUT; its name depends only on the run and on the
+items in it, so a repeated task overwrites its own part. What is current: for an item take the
+newest row's work id; within that work done beats failed, then the newest.
+
+Knows no Ray, no torch, no pixels.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import uris
+from pipeline.data import storage
+from pipeline.data.schema import MANIFEST_SCHEMA, outcomes_to_table
+from pipeline.records import DONE, Known, Outcome
+
+_READERS = 16  # parts are small and each GET mostly waits for the store
+_DECIDING = ("item_id", "work_id", "status", "error_code", "attempts", "written_at")
+
+
+def folder(output: str) -> str:
+    """Where the parts of `output` lie."""
+    return uris.join(output, "manifest")
+
+
+def write_part(output: str, run_id: str, outcomes: Sequence[Outcome]) -> str:
+    """Record outcomes as one part; returns its URI. Same run and items: same part, overwritten."""
+    ids = hashlib.sha256("\n".join(sorted(outcome.item_id for outcome in outcomes)).encode()).hexdigest()
+    uri = uris.join(folder(output), f"{run_id}-{ids[:16]}.parquet")
+    storage.write_bytes(uri, _parquet(outcomes_to_table(outcomes)))
+    return uri
+
+
+def parts(output: str) -> list[str]:
+    """URIs of all parts, sorted."""
+    return list(storage.list_files(folder(output), (".parquet",)))
+
+
+def read(output: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Every row of every part, superseded ones too; the schema's columns, or some of them."""
+    schema = MANIFEST_SCHEMA if columns is None else pa.schema([MANIFEST_SCHEMA.field(c) for c in columns])
+    tables = [table for _, table in _read_parts(parts(output), schema)]
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def current(output: str) -> pa.Table:
+    """One row per item: what is true now."""
+    table = read(output)
+    return table.take(_current_rows(table))
+
+
+def known(output: str) -> dict[str, Known]:
+    """The current state of every item, as planning needs it."""
+    table = read(output, _DECIDING)
+    rows = table.take(_current_rows(table)).select(_DECIDING[:5]).to_pydict()
+    return {item_id: Known(*values) for item_id, *values in zip(*(rows[name] for name in _DECIDING[:5]), strict=True)}
+
+
+def settle(output: str) -> int:
+    """Rewrite the parts that hold superseded rows without them, so a plain read shows what is true.
+
+    Each part is replaced by one atomic PUT, or deleted when nothing of it is left. Returns how many
+    rows went.
+    """
+    schema = pa.schema([MANIFEST_SCHEMA.field(c) for c in _DECIDING])
+    uris, tables = _unzip(_read_parts(parts(output), schema))
+    if not tables:
+        return 0
+    everything = pa.concat_tables(tables)
+    keep = np.zeros(len(everything), bool)
+    keep[_current_rows(everything)] = True
+    begin = 0
+    for uri, table in zip(uris, tables, strict=True):
+        mask = keep[begin : begin + len(table)]
+        begin += len(table)
+        if not mask.all():
+            _drop_rows(uri, mask)
+    return int((~keep).sum())
+
+
+def _current_rows(table: pa.Table) -> npt.NDArray[np.int64]:
+    """Indices of the current rows, in the table's order."""
+    if not len(table):
+        return np.zeros(0, np.int64)
+    item, work = (_codes(table, name) for name in ("item_id", "work_id"))
+    when = table["written_at"].cast(pa.int64()).fill_null(0).to_numpy()
+    done = pc.equal(table["status"], DONE).to_numpy(zero_copy_only=False)
+    newest = _last_of_each(item, np.lexsort((when, item)))
+    of_newest_work = np.flatnonzero(work == work[newest][np.searchsorted(item[newest], item)])
+    order = of_newest_work[np.lexsort((when[of_newest_work], done[of_newest_work], item[of_newest_work]))]
+    current: npt.NDArray[np.int64] = np.sort(_last_of_each(item, order))
+    return current
+
+
+def _codes(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
+    indices = table[name].combine_chunks().dictionary_encode().indices
+    return np.asarray(indices.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _last_of_each(group: npt.NDArray[np.int64], order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Of rows in `order` (grouped), the last one of each group."""
+    grouped = group[order]
+    last = np.append(grouped[1:] != grouped[:-1], True)
+    return order[last]
+
+
+def _read_parts(uris: Iterable[str], schema: pa.Schema) -> Iterator[tuple[str, pa.Table]]:
+    def load(uri: str) -> tuple[str, pa.Table]:
+        file = pq.ParquetFile(io.BytesIO(storage.read_bytes(uri)))
+        present = [name for name in schema.names if name in file.schema_arrow.names]
+        return uri, _to_schema(file.read(columns=present), schema)
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from pool.map(load, uris)
+
+
+def _to_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Columns a part of an older version lacks come as nulls."""
+    columns = [
+        table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type) for f in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _drop_rows(uri: str, keep: npt.NDArray[np.bool_]) -> None:
+    if not keep.any():
+        storage.delete(uri)
+        return
+    table = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
+    storage.write_bytes(uri, _parquet(table.filter(pa.array(keep))))
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def _unzip(pairs: Iterable[tuple[str, pa.Table]]) -> tuple[list[str], list[pa.Table]]:
+    listed = list(pairs)
+    return [uri for uri, _ in listed], [table for _, table in listed]

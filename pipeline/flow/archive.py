@@ -1,0 +1,203 @@
+"""One run over one archive, from catalog to run record. What `jobs/upscale_archive.py` calls.
+
+weights   loaded once here, so that bad ones stop the run before anything starts
+plan      catalog minus what the manifest says is done
+flow      work units through read, restore, write (pipeline.flow.graph)
+settle    a plain read of the manifest shows one row per item
+check     items in = done + failed, or the run says what is missing
+"""
+
+import io
+import json
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import ray.exceptions
+
+from pipeline import uris
+from pipeline.config import UpscaleConfig, dump
+from pipeline.data import manifest, storage
+from pipeline.errors import ItemError, NotFinished, StorageError, WeightsError
+from pipeline.flow import cluster, graph
+from pipeline.measure.progress import Progress
+from pipeline.measure.summary import Summary
+from pipeline.plan import Plan, cut_units
+from pipeline.records import Outcome
+from pipeline.resolve import Defaults, Limits
+from pipeline.stages.read import ReadLimits
+from pipeline.stages.write import Encoding
+from pipeline.survey import survey
+
+SOFTWARE = f"unfold {version('unfold')}"
+_ROWS_PER_PART = 10_000  # of invalid items: no images in these rows, so a part may hold many
+
+
+def new_run_id(now: datetime) -> str:
+    """Sorts by time: 20260131T220000-123456."""
+    return now.strftime("%Y%m%dT%H%M%S-%f")
+
+
+def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print) -> Summary:
+    """Restore what the catalog asks for and the manifest does not have yet.
+
+    Needs no running Ray; joins the cluster at RAY_ADDRESS or starts one. Raises ConfigError,
+    CatalogError or WeightsError before any work, NotFinished when it had to stop early.
+    """
+    config = config.model_copy(update={"output": uris.absolute(config.output)})
+    started = datetime.now(UTC)
+    summary = Summary(new_run_id(started), config.output)
+    weights, summary.model_id = _weights(config.model.weights)
+    plan = _plan(config, summary.model_id)
+    summary.catalog_items, summary.already_done, summary.waiting = plan.items, plan.done, plan.waiting
+    say(_announcement(plan))
+    progress = Progress(len(plan.todo) + len(plan.invalid), every=config.run.progress_seconds)
+    try:
+        with progress:
+            for unit in _outcomes(config, plan, weights, summary.run_id):
+                progress.add(unit)
+        summary.finished = True
+    finally:
+        _account(summary, progress, len(plan.todo) + len(plan.invalid), started)
+        _write_record(summary, config, started)
+    if summary.missing:
+        raise NotFinished(f"{summary.missing} items came out of the flow without an outcome; run again")
+    return summary
+
+
+def _weights(uri: str | None) -> tuple[bytes, str]:
+    """The checkpoint's bytes, proved to be a USRNet, and its model id."""
+    from pipeline.model.checkpoint import load_usrnet, model_id, packaged_weights
+
+    try:
+        data = packaged_weights() if uri is None else storage.read_bytes(uris.absolute(uri))
+    except ItemError as error:
+        raise WeightsError(f"model.weights: {error}") from None
+    return data, model_id(load_usrnet(io.BytesIO(data), name=f"model.weights {uri or '(packaged)'}"))
+
+
+def _plan(config: UpscaleConfig, model_id: str) -> Plan:
+    return survey(
+        config.catalog,
+        config.output,
+        root=config.catalog_root,
+        defaults=Defaults(**config.defaults.model_dump()),
+        limits=Limits(**config.limits.model_dump()),
+        key_template=config.encode.key,
+        encode=_encode_identity(config),
+        model_id=model_id,
+        retry_failed=config.run.retry_failed,
+    )
+
+
+def _encode_identity(config: UpscaleConfig) -> dict[str, object]:
+    """The encode settings that change pixels or names; a faster compression does not redo an archive."""
+    return {"format": config.encode.format, "key": config.encode.key, "boundary": config.engine.boundary}
+
+
+def _announcement(plan: Plan) -> str:
+    parts = [f"{plan.items} items in the catalog: {len(plan.todo)} to restore"]
+    if plan.done:
+        parts.append(f"{plan.done} done already")
+    if plan.waiting:
+        parts.append(f"{plan.waiting} failed earlier and wait for a mend (run.retry_failed)")
+    if plan.invalid:
+        parts.append(f"{len(plan.invalid)} invalid")
+    return ", ".join(parts)
+
+
+def _outcomes(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> Iterator[list[Outcome]]:
+    """Every outcome of the run, recorded in the manifest before it comes out here."""
+    yield from _record_invalid(plan.invalid, config.output, run_id)
+    if plan.todo:
+        try:
+            with cluster.joined():
+                yield from _restored(config, plan, weights, run_id)
+        except (ray.exceptions.RayError, StorageError) as error:
+            if _is_a_bug(error):
+                raise
+            raise NotFinished(f"the run stopped early and can be resumed: {error}") from error
+    if plan.todo or plan.invalid:
+        manifest.settle(config.output)
+
+
+def _restored(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> Iterator[list[Outcome]]:
+    units = list(cut_units(plan.todo, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items))
+    placement = cluster.place(
+        gpus=config.restore.gpus,
+        threads=config.restore.threads,
+        smallest=config.restore.replicas.min,
+        largest=config.restore.replicas.max,
+        read_cpus=config.read.cpus,
+        write_cpus=config.write.cpus,
+        read_tasks=config.read.tasks,
+        write_tasks=config.write.tasks,
+    )
+    settings = graph.Settings(
+        run_id=run_id,
+        output=config.output,
+        software=SOFTWARE,
+        weights=weights,
+        precision=config.engine.precision,
+        boundary=config.engine.boundary,
+        limits=ReadLimits(config.limits.lr_pixels, config.limits.bytes, config.limits.kernel),
+        encoding=_encoding(config),
+        attempts=plan.attempts,
+    )
+    yield from graph.outcomes(units, settings, placement)
+
+
+def _encoding(config: UpscaleConfig) -> Encoding:
+    encode = config.encode
+    options: dict[str, dict[str, Any]] = {
+        "png": {"png_level": encode.png_level},
+        "tiff": {"tiff_compression": encode.tiff_compression},
+    }
+    return Encoding(encode.format, options[encode.format])
+
+
+def _record_invalid(invalid: list[Outcome], output: str, run_id: str) -> Iterator[list[Outcome]]:
+    now = datetime.now(UTC)
+    for start in range(0, len(invalid), _ROWS_PER_PART):
+        rows = [
+            replace(outcome, run_id=run_id, software=SOFTWARE, written_at=now)
+            for outcome in invalid[start : start + _ROWS_PER_PART]
+        ]
+        manifest.write_part(output, run_id, rows)
+        yield rows
+
+
+def _is_a_bug(error: BaseException) -> bool:
+    """A task that raised something of its own, other than a storage that stayed away."""
+    if not isinstance(error, ray.exceptions.RayTaskError):
+        return False
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, StorageError):
+            return False
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return True
+
+
+def _account(summary: Summary, progress: Progress, planned: int, started: datetime) -> None:
+    tally = progress.tally
+    summary.done, summary.failures = tally.done, dict(tally.failures)
+    summary.missing = planned - tally.count
+    summary.lr_megapixels, summary.hr_megapixels = tally.lr_pixels / 1e6, tally.hr_pixels / 1e6
+    summary.seconds = (datetime.now(UTC) - started).total_seconds()
+
+
+def _write_record(summary: Summary, config: UpscaleConfig, started: datetime) -> None:
+    record: dict[str, Any] = {
+        **asdict(summary),
+        "started": started.isoformat(),
+        "ended": datetime.now(UTC).isoformat(),
+        "config": dump(config),
+        "versions": {name: version(name) for name in ("unfold", "ray", "torch", "numpy", "pillow", "pyarrow")},
+        "python": platform.python_version(),
+    }
+    uri = uris.join(config.output, "run", f"{summary.run_id}.json")
+    storage.write_bytes(uri, json.dumps(record, indent=2).encode())

@@ -1,0 +1,128 @@
+"""The flow as a Ray Data graph: the one module that names Ray Data.
+
+    units     one Arrow table = one block = one work unit
+    read      CPU tasks: fetch, decode; waits on the network
+    restore   actors, one USRNet replica each
+    write     CPU tasks: encode, put; pixels leave the row here; one manifest part per unit
+    outcomes  small rows, streamed to the driver as they happen
+
+Every function gives exactly one row per row, in the same order on every attempt: Ray retries a
+task by repeating it and takes what it has not seen yet by position.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+
+from pipeline.data import manifest
+from pipeline.data.schema import (
+    items_to_table,
+    outcomes_to_table,
+    table_to_items,
+    table_to_outcomes,
+    table_to_work,
+    work_to_table,
+)
+from pipeline.flow.cluster import Placement
+from pipeline.flow.replica import Replica
+from pipeline.records import Item, Outcome
+from pipeline.stages.read import ReadLimits, read
+from pipeline.stages.write import Encoding, write
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the stages need to know, by value. attempts: earlier tries, by item id."""
+
+    run_id: str
+    output: str
+    software: str
+    weights: bytes
+    precision: str
+    boundary: str
+    limits: ReadLimits
+    encoding: Encoding
+    attempts: dict[str, int]
+
+
+def outcomes(units: Sequence[list[Item]], settings: Settings, placement: Placement) -> Iterator[list[Outcome]]:
+    """Restore the units; yields each unit's outcomes once its images and manifest part are written."""
+    _set_context()
+    ds = _one_block_each(units)
+    ds = _whole_blocks(
+        ds,
+        _read_unit,
+        fn_kwargs={"limits": settings.limits},
+        num_cpus=placement.read_cpus,
+        compute=TaskPoolStrategy(size=placement.read_tasks),
+    )
+    ds = _whole_blocks(
+        ds,
+        Replica,
+        fn_constructor_args=(settings.precision, settings.boundary, placement.threads),
+        fn_kwargs={"weights": ray.put(settings.weights)},
+        num_cpus=placement.cpus,
+        num_gpus=placement.gpus or None,
+        compute=ActorPoolStrategy(
+            min_size=placement.smallest,
+            max_size=placement.largest,
+            max_concurrent_calls_per_actor=2 if placement.gpus else 1,  # fetch the next unit meanwhile
+        ),
+    )
+    ds = _whole_blocks(
+        ds,
+        _write_unit,
+        fn_kwargs={
+            "output": settings.output,
+            "encoding": settings.encoding,
+            "run_id": settings.run_id,
+            "software": settings.software,
+            "attempts": ray.put(settings.attempts),
+        },
+        num_cpus=placement.write_cpus,
+        compute=TaskPoolStrategy(size=placement.write_tasks),
+    )
+    for unit in ds.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield table_to_outcomes(unit)
+
+
+def _read_unit(unit: pa.Table, limits: ReadLimits) -> pa.Table:
+    return work_to_table(read(table_to_items(unit), limits=limits))
+
+
+def _write_unit(
+    unit: pa.Table,
+    output: str,
+    encoding: Encoding,
+    run_id: str,
+    software: str,
+    attempts: "ray.ObjectRef[dict[str, int]]",
+) -> pa.Table:
+    tried = ray.get(attempts)
+    written = [
+        replace(work.outcome, run_id=run_id, software=software, attempts=tried.get(work.outcome.item_id, 0) + 1)
+        for work in write(table_to_work(unit), output=output, encoding=encoding)
+    ]
+    manifest.write_part(output, run_id, written)
+    return outcomes_to_table(written)
+
+
+def _one_block_each(units: Sequence[list[Item]]) -> Dataset:
+    return ray.data.from_arrow([items_to_table(unit) for unit in units])
+
+
+def _whole_blocks(ds: Dataset, fn: Callable[..., pa.Table] | type, **options: Any) -> Dataset:
+    """map_batches where one block is one call: a unit is neither merged with others nor cut."""
+    return ds.map_batches(fn, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, **options)
+
+
+def _set_context() -> None:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False  # the job shows its own
+    context.target_max_block_size = None  # a unit stays one block, however large its pictures
+    context.max_errored_blocks = 0  # a lost block would be lost items: better the job stops

@@ -1,0 +1,45 @@
+"""One USRNet replica: the actor that holds weights. The only state in the flow.
+
+Torch is imported when the actor starts, so that CPU workers, which import this module to call
+other things of the flow, never load it.
+"""
+
+import io
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import ray
+
+from pipeline.data.schema import table_to_work, work_to_table
+
+if TYPE_CHECKING:
+    from pipeline.model.restore import BoundaryMode, Restorer
+
+
+class Replica:
+    """Restores one work unit a call.
+
+    The weights come by reference with the first call, not with the constructor: an actor whose
+    constructor needs an object cannot be restarted once that object is lost.
+    """
+
+    def __init__(self, precision: str, boundary: "BoundaryMode", threads: int) -> None:
+        self._precision, self._boundary, self._threads = precision, boundary, threads
+        self._loaded: tuple[Restorer, str] | None = None
+
+    def __call__(self, unit: pa.Table, weights: "ray.ObjectRef[bytes]") -> pa.Table:
+        from pipeline.stages.restore import restore
+
+        restorer, model_id = self._loaded = self._loaded or self._load(ray.get(weights))
+        works = restore(table_to_work(unit), restorer=restorer, model_id=model_id, boundary=self._boundary)
+        return work_to_table(works)
+
+    def _load(self, weights: bytes) -> "tuple[Restorer, str]":
+        import torch
+
+        from pipeline.model.checkpoint import load_usrnet, model_id
+        from pipeline.model.restore import Restorer
+
+        torch.set_num_threads(self._threads)
+        net = load_usrnet(io.BytesIO(weights))
+        return Restorer(net, precision=self._precision), model_id(net)

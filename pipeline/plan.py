@@ -1,0 +1,164 @@
+"""What a run has to do: catalog rows and the manifest's current state -> work units. Pure.
+
+    resolved  every catalog row as an `Item`, or as an `Outcome` when it cannot become one
+    plan      minus what is done, minus failures that wait for a mend, minus doubles
+    units     the rest, sorted by scale and size, cut into what one replica restores in one call
+
+Knows no storage, no Ray, no torch.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from pipeline.errors import ERROR_CODES, TRANSIENT, ItemError
+from pipeline.records import DONE, Item, Known, Outcome, failed
+
+RETRY_POLICIES = ("none", "transient", "all")
+
+
+@dataclass
+class Plan:
+    """todo: items to restore now. invalid: items that fail before any work, as outcomes to record.
+
+    done, waiting: how many are finished, and how many failed earlier and are not tried again.
+    attempts: earlier attempts at the same work, by item id.
+    """
+
+    todo: list[Item] = field(default_factory=list)
+    invalid: list[Outcome] = field(default_factory=list)
+    done: int = 0
+    waiting: int = 0
+    attempts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def items(self) -> int:
+        """Rows of the catalog."""
+        return len(self.todo) + len(self.invalid) + self.done + self.waiting
+
+
+def make_plan(
+    resolved: Iterable[Item | Outcome], current: Mapping[str, Known], *, output_ending: str, retry_failed: str
+) -> Plan:
+    """Sort every catalog row into to do, invalid, done or waiting.
+
+    resolved: in catalog order, work ids set. output_ending: ".png" or the like, for output keys.
+    retry_failed: none, transient or all: which earlier failures of the same work are tried again.
+    """
+    plan, ids, keys = Plan(), _Firsts(), _Firsts()
+    for number, entry in enumerate(resolved):
+        entry = _refuse_doubles(entry, number, ids, keys, output_ending)
+        known = current.get(entry.item_id)
+        if known is None or known.work_id != entry.work_id:
+            _add(plan, entry, attempts=0)
+        elif known.status == DONE:
+            plan.done += 1
+        elif _waits(known, retry_failed):
+            plan.waiting += 1
+        else:
+            _add(plan, entry, known.attempts)
+    return plan
+
+
+def cut_units(items: Sequence[Item], *, megapixels: float, most_items: int) -> Iterator[list[Item]]:
+    """Work units: one scale each, alike in size, at most `megapixels` of HR pixels and `most_items`.
+
+    An item larger than `megapixels` is a unit of its own. Items of unknown size come last, by bytes.
+    """
+    unit: list[Item] = []
+    pixels = 0.0
+    for item in sorted(items, key=_size_order):
+        cost = hr_pixels(item)
+        full = len(unit) >= most_items or pixels + cost > megapixels * 1e6
+        if unit and (full or item.scale != unit[0].scale):
+            yield unit
+            unit, pixels = [], 0.0
+        unit.append(item)
+        pixels += cost
+    if unit:
+        yield unit
+
+
+def hr_pixels(item: Item) -> float:
+    """HR pixels of the result; where width and height are unknown, a guess from the object's bytes."""
+    if item.width and item.height:
+        return float(item.width * item.height * item.scale**2)
+    guess = item.size or 250_000  # one byte a pixel is usual for compressed photographs
+    return float(guess * item.scale**2)
+
+
+def work_id(item: Item, *, model_id: str, encode: Mapping[str, object]) -> str:
+    """Digest of everything that decides the output: change any of it and the item is redone."""
+    content = item.etag or (str(item.size) if item.size is not None else "")
+    degradation = (item.kernel_digest, repr(item.sigma), str(item.scale), item.phase)
+    settings = [f"{key}={encode[key]}" for key in sorted(encode)]
+    return digest(item.item_id, content, *degradation, model_id, *settings)
+
+
+def digest(*parts: str) -> str:
+    """sha256 of the parts, each delimited, as 32 hex digits."""
+    whole = "".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def output_key(item: Item, ending: str) -> str:
+    """The item's key below `<output>/images`: mirrors the input; a new format's ending is appended."""
+    page = f".page-{item.page}" if item.page else ""
+    same = item.key.lower().endswith(_ALIASES.get(ending, (ending,)))
+    return item.key if same and not page else f"{item.key}{page}{ending}"
+
+
+def invalid_outcome(error: ItemError, item_id: str, *, uri: str, work_id: str, stage: str = "plan") -> Outcome:
+    """The failed row of an item that cannot even be planned."""
+    return failed(Outcome(item_id, work_id=work_id, uri=uri), error, stage)
+
+
+_ALIASES = {".tif": (".tif", ".tiff"), ".jpg": (".jpg", ".jpeg")}
+
+
+class _Firsts:
+    """Who came first, by name."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+
+    def claim(self, name: str, claimant: str) -> str | None:
+        """None when `claimant` is the first to claim `name`, else who was."""
+        first = self._first.setdefault(name, claimant)
+        return None if first is claimant else first
+
+
+def _refuse_doubles(entry: Item | Outcome, number: int, ids: _Firsts, keys: _Firsts, ending: str) -> Item | Outcome:
+    if ids.claim(entry.item_id, f"row {number + 1}") is not None:
+        error = ItemError("duplicate-id", f"row {number + 1}: an earlier row has the id {entry.item_id!r} as well")
+        return _double(entry, error, f"{entry.item_id}#row-{number + 1}")
+    if isinstance(entry, Item):
+        key = output_key(entry, ending)
+        if (first := keys.claim(key, entry.item_id)) is not None:
+            error = ItemError("duplicate-output", f"{entry.item_id!r} would overwrite the output {key!r} of {first!r}")
+            return _double(entry, error, entry.item_id)
+    return entry
+
+
+def _double(entry: Item | Outcome, error: ItemError, item_id: str) -> Outcome:
+    return invalid_outcome(error, item_id, uri=entry.uri, work_id=digest(entry.work_id, str(error)))
+
+
+def _waits(known: Known, retry_failed: str) -> bool:
+    if retry_failed == "all":
+        return False
+    row = ERROR_CODES.get(known.error_code or "internal", ERROR_CODES["internal"])
+    return retry_failed == "none" or row.error_class != TRANSIENT
+
+
+def _add(plan: Plan, entry: Item | Outcome, attempts: int) -> None:
+    if attempts:
+        plan.attempts[entry.item_id] = attempts
+    if isinstance(entry, Item):
+        plan.todo.append(entry)
+    else:
+        plan.invalid.append(replace(entry, attempts=attempts + 1))
+
+
+def _size_order(item: Item) -> tuple[int, bool, float, str]:
+    return item.scale, not (item.width and item.height), hr_pixels(item), item.item_id

@@ -1,0 +1,82 @@
+"""The read stage: item -> LR image and kernel. Waits on the network, decodes on a CPU.
+
+Knows no Ray and no torch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from time import perf_counter
+
+import numpy as np
+
+from pipeline.data import images, kernels, storage
+from pipeline.errors import ItemError
+from pipeline.records import Degradation, Item, Outcome, Picture, Work
+from pipeline.stages.guard import guarded
+
+
+@dataclass(frozen=True)
+class ReadLimits:
+    """lr_pixels: of the decoded image. bytes: of the encoded one. kernel: width of a kernel."""
+
+    lr_pixels: int
+    bytes: int
+    kernel: int
+
+
+def read(items: list[Item], *, limits: ReadLimits, clock: Callable[[], float] = perf_counter) -> list[Work]:
+    """Fetch and decode each item, in order; what cannot be read is failed work."""
+    return [guarded("read", lambda work: _read(work, limits, clock), started(item)) for item in items]
+
+
+def started(item: Item) -> Work:
+    """Work at its beginning: the outcome says who and what, and nothing has happened yet."""
+    same = ("item_id", "work_id", "uri", "page", "scale", "sigma", "kernel", "kernel_digest", "phase")
+    sources = ("scale_source", "sigma_source", "kernel_source", "phase_source")
+    return Work(item, Outcome(**{name: getattr(item, name) for name in same + sources}))
+
+
+def _read(work: Work, limits: ReadLimits, clock: Callable[[], float]) -> Work:
+    begin = clock()
+    item = work.item
+    degradation = Degradation(_kernel(item, limits.kernel), item.scale, item.sigma)
+    data = storage.read_bytes(item.uri, max_bytes=limits.bytes)
+    picture = images.decode(data, page=item.page, max_pixels=limits.lr_pixels)
+    _same_as_planned(item, data, picture)
+    outcome = replace(
+        work.outcome,
+        input_bytes=len(data),
+        input_etag=item.etag,
+        lr_height=picture.pixels_hwc.shape[0],
+        lr_width=picture.pixels_hwc.shape[1],
+        mode=picture.mode,
+        bits=picture.bits,
+        seconds_read=clock() - begin,
+    )
+    return replace(work, outcome=outcome, picture=picture, degradation=degradation)
+
+
+def _kernel(item: Item, widest: int) -> kernels.Kernel:
+    if item.kernel_values is not None:
+        return kernels.from_array(item.kernel_values, item.scale, item.phase, max_width=widest)
+    return _load_kernel(item.kernel, item.scale, item.phase, widest)
+
+
+@lru_cache(maxsize=256)  # an archive shares few kernels among many images
+def _load_kernel(spec: str, scale: int, phase: str, widest: int) -> kernels.Kernel:
+    kernel = kernels.load_kernel(spec, scale, phase, max_width=widest)
+    kernel.flags.writeable = False
+    return kernel
+
+
+def _same_as_planned(item: Item, data: bytes, picture: Picture) -> None:
+    if item.size is not None and item.size != len(data):
+        raise ItemError("input-changed", f"{item.uri} has {len(data)} bytes, the catalog says {item.size}")
+    planned = (item.height, item.width)
+    found = tuple(np.shape(picture.pixels_hwc)[:2])
+    if None not in planned and planned != found:
+        raise ItemError(
+            "input-changed",
+            f"{item.uri} is {found[1]}×{found[0]} pixels, the catalog says {item.width}×{item.height}",
+        )

@@ -1,0 +1,85 @@
+"""What an archive asks for and what is done already: catalog and manifest -> plan. No Ray, no torch.
+
+Reads the catalog, each kernel file once, and the manifest; never the images.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+
+from pipeline.data import images, kernels, manifest
+from pipeline.data.catalog import catalog_root, read_catalog
+from pipeline.errors import ItemError
+from pipeline.plan import Plan, digest, invalid_outcome, make_plan, work_id
+from pipeline.records import Item, Outcome
+from pipeline.resolve import Defaults, Limits, item_id_of, resolve
+
+
+def survey(
+    catalog: str,
+    output: str,
+    *,
+    root: str | None,
+    defaults: Defaults,
+    limits: Limits,
+    key_template: str | None,
+    encode: Mapping[str, object],
+    model_id: str,
+    retry_failed: str,
+) -> Plan:
+    """The plan of a run. encode: the settings that decide the output, `format` among them.
+
+    Raises `CatalogError` when there is no usable catalog, `StorageError` when the manifest cannot
+    be read.
+    """
+    resolved = _resolved(
+        catalog,
+        catalog_root(catalog, root),
+        lambda row, below: resolve(row, defaults=defaults, root=below, key_template=key_template, limits=limits),
+        lambda item: work_id(item, model_id=model_id, encode=encode),
+        digest(model_id, repr(defaults), repr(limits)),
+    )
+    ending = images.EXTENSIONS[str(encode["format"])]
+    return make_plan(resolved, manifest.known(output), output_ending=ending, retry_failed=retry_failed)
+
+
+def _resolved(
+    catalog: str,
+    root: str,
+    resolve_row: Callable[[Mapping[str, object], str], Item],
+    work_id_of: Callable[[Item], str],
+    circumstances: str,
+) -> Iterator[Item | Outcome]:
+    """Every row as an item with its work id, or as the failed outcome of a row that is none.
+
+    circumstances: what besides the row decides whether it is valid; part of a failed row's work id.
+    """
+    digest_of = cache(_kernel_digest)  # an archive shares few kernels among many images
+    for number, row in enumerate(read_catalog(catalog)):
+        try:
+            item = _with_kernel_digest(resolve_row(row, root), digest_of)
+            yield replace(item, work_id=work_id_of(item))
+        except ItemError as error:
+            yield invalid_outcome(
+                error,
+                item_id_of(row, root, number),
+                uri=str(row.get("uri") or ""),
+                work_id=digest(circumstances, repr(sorted(row.items())), error.code),
+            )
+
+
+def _with_kernel_digest(item: Item, digest_of: Callable[[str], str | ItemError]) -> Item:
+    if item.kernel_values is not None:
+        return replace(item, kernel_digest=kernels.values_digest(item.kernel_values))
+    kernel_digest = digest_of(item.kernel)
+    if isinstance(kernel_digest, ItemError):
+        raise kernel_digest
+    return replace(item, kernel_digest=kernel_digest)
+
+
+def _kernel_digest(spec: str) -> str | ItemError:
+    """The error as a value, so that one unreadable kernel is asked for once, not once an item."""
+    try:
+        return kernels.kernel_digest(spec)
+    except ItemError as error:
+        return ItemError(error.code, f"kernel {spec!r}: {error}")

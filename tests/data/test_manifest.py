@@ -1,0 +1,105 @@
+"""The manifest: one part per unit, current rows by item, work and time."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.data import manifest
+from pipeline.data.schema import MANIFEST_SCHEMA, outcomes_to_table
+from pipeline.records import DONE, FAILED, Outcome
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+# The README's query for what is current.
+CURRENT = """
+    select * exclude (newest_work) from (
+        select *, first_value(work_id) over (partition by item_id order by written_at desc) as newest_work
+        from read_parquet('{parts}')
+    ) where work_id = newest_work
+    qualify row_number() over (partition by item_id order by status = 'done' desc, written_at desc) = 1
+"""
+
+
+def outcome(item: str, work: str, status: str, minute: int) -> Outcome:
+    return Outcome(item, work_id=work, status=status, uri=item, written_at=START + timedelta(minutes=minute))
+
+
+def test_a_part_reads_back_with_every_column(tmp_path: Path) -> None:
+    row = outcome("a", "w", DONE, 0)
+    manifest.write_part(str(tmp_path), "run", [row])
+    table = manifest.read(str(tmp_path))
+    assert table.schema.equals(MANIFEST_SCHEMA)
+    assert table.equals(outcomes_to_table([row]))
+
+
+def test_a_repeated_task_overwrites_its_own_part(tmp_path: Path) -> None:
+    rows = [outcome("a", "w", DONE, 0), outcome("b", "w", DONE, 0)]
+    assert manifest.write_part(str(tmp_path), "run", rows) == manifest.write_part(str(tmp_path), "run", rows)
+    assert len(manifest.parts(str(tmp_path))) == 1
+    manifest.write_part(str(tmp_path), "run", rows[:1])
+    assert len(manifest.parts(str(tmp_path))) == 2
+
+
+def test_done_beats_a_later_failure_of_the_same_work(tmp_path: Path) -> None:
+    manifest.write_part(str(tmp_path), "1", [outcome("a", "w", DONE, 0)])
+    manifest.write_part(str(tmp_path), "2", [outcome("a", "w", FAILED, 1)])
+    assert manifest.current(str(tmp_path))["status"].to_pylist() == [DONE]
+
+
+def test_newer_work_beats_older_even_when_it_failed(tmp_path: Path) -> None:
+    manifest.write_part(str(tmp_path), "1", [outcome("a", "old", DONE, 0)])
+    manifest.write_part(str(tmp_path), "2", [outcome("a", "new", FAILED, 1)])
+    assert manifest.known(str(tmp_path))["a"].work_id == "new"
+    assert manifest.known(str(tmp_path))["a"].status == FAILED
+
+
+def test_an_archive_without_manifest_has_nothing_current(tmp_path: Path) -> None:
+    assert manifest.known(str(tmp_path)) == {}
+    assert len(manifest.current(str(tmp_path))) == 0
+    assert manifest.settle(str(tmp_path)) == 0
+
+
+def test_a_part_of_an_older_version_lacks_columns_and_still_reads(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    (tmp_path / "manifest").mkdir()
+    old = outcomes_to_table([outcome("a", "w", DONE, 0)]).drop_columns(["ssim", "precision"])
+    pq.write_table(old, tmp_path / "manifest" / "old.parquet")
+    assert manifest.current(str(tmp_path))["ssim"].to_pylist() == [None]
+
+
+log = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.sampled_from(["v", "w"]), st.sampled_from([DONE, FAILED])),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(log)
+def test_current_is_the_readmes_query_and_settling_keeps_it(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]]
+) -> None:
+    output = tmp_path_factory.mktemp("log")
+    for minute, row in enumerate(rows):
+        manifest.write_part(str(output), f"run{minute // 3}", [outcome(*row, minute)])
+    query = CURRENT.format(parts=output / "manifest" / "*.parquet")
+    by_query = sorted(duckdb.sql(query).select("item_id, work_id, status, epoch_us(written_at)").fetchall())
+    assert told(manifest.current(str(output))) == by_query
+    before = len(manifest.read(str(output)))
+    gone = manifest.settle(str(output))
+    left = manifest.read(str(output))
+    assert len(left) == len(by_query)
+    assert told(left) == by_query
+    assert gone == before - len(left)
+
+
+def told(table: pa.Table) -> list[tuple[object, ...]]:
+    """item, work, status and microseconds of each row."""
+    when = table["written_at"].cast(pa.int64()).to_pylist()
+    names = ("item_id", "work_id", "status")
+    return sorted(zip(*(table[name].to_pylist() for name in names), when, strict=True))

@@ -1,0 +1,237 @@
+"""The whole path on a real local Ray cluster: catalog in, images and manifest out."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+from PIL import Image
+from ray.data import ActorPoolStrategy
+
+from pipeline import uris
+from pipeline.config import UpscaleConfig, load_config
+from pipeline.data import manifest, storage
+from pipeline.flow import archive, cluster, graph
+from pipeline.measure.summary import Summary
+from pipeline.model.checkpoint import save_safetensors
+from pipeline.model.usrnet import Architecture
+from pipeline.records import Item
+from pipeline.stages.read import ReadLimits
+from pipeline.stages.write import Encoding
+from pipeline.training.loop import initial_usrnet
+
+SMALL = Architecture(iterations=2, hidden=8, widths=(8, 8, 8, 8), blocks=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray(s3: str) -> Iterator[None]:
+    """Started after the S3 server, so that its workers inherit endpoint and credentials."""
+    with cluster.joined():
+        yield
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_safetensors(initial_usrnet(SMALL, seed=0).state_dict(), path, {})
+    return str(path)
+
+
+GOOD = [
+    # name, width, height, scale, sigma, kernel
+    ("a/one.png", 20, 31, 2, 2.55, "gaussian(1.2)"),
+    ("a/two.jpg", 33, 17, 3, 0, "disk(2)"),
+    ("b/three.png", 20, 31, 2, 7.65, "motion(9, 30)"),
+    ("b/four.webp", 24, 24, 1, 0, "delta"),
+    ("five.tif", 40, 12, 4, 1, "bicubic"),
+]
+BAD = [
+    ("bad/missing.png", "2", "0", "delta", "input-missing"),
+    ("bad/empty.png", "2", "0", "delta", "input-empty"),
+    ("bad/text.png", "2", "0", "delta", "not-an-image"),
+    ("bad/cut.png", "2", "0", "delta", "corrupt-image"),
+    ("bad/sixteen.png", "2", "0", "delta", "unsupported-mode"),
+    ("a/one.png", "0", "0", "delta", "bad-scale"),
+    ("a/one.png", "2", "-1", "delta", "bad-sigma"),
+    ("a/one.png", "2", "0", "gauss(1)", "bad-kernel"),
+    ("a/one.png", "2", "0", "nowhere.npy", "input-missing"),
+    ("a/one.png", "2", "", "delta", "missing-metadata"),
+    ("bad/huge.png", "17", "0", "delta", "over-limit"),
+]
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def make_archive(root: str, folder: Path) -> str:
+    """GOOD and BAD images below `root` (any storage); returns the catalog's URI."""
+    folder.mkdir(exist_ok=True)
+    for number, (name, width, height, *_) in enumerate(GOOD):
+        local = folder / Path(name).name
+        picture(width, height, number).save(local)
+        storage.write_bytes(uris.join(root, name), local.read_bytes())
+    storage.write_bytes(uris.join(root, "bad/empty.png"), b"")
+    storage.write_bytes(uris.join(root, "bad/text.png"), b"no image at all")
+    whole = (folder / "one.png").read_bytes()
+    storage.write_bytes(uris.join(root, "bad/cut.png"), whole[: len(whole) // 2])
+    Image.fromarray(np.zeros((9, 9), np.uint16)).save(folder / "sixteen.png")
+    storage.write_bytes(uris.join(root, "bad/sixteen.png"), (folder / "sixteen.png").read_bytes())
+    rows = [(name, str(scale), str(sigma), kernel, name) for name, _, _, scale, sigma, kernel in GOOD]
+    rows += [(name, scale, sigma, kernel, f"bad-{n}") for n, (name, scale, sigma, kernel, _) in enumerate(BAD)]
+    return write_catalog(uris.join(root, "catalog.csv"), folder, rows)
+
+
+def write_catalog(uri: str, folder: Path, rows: list[tuple[str, ...]]) -> str:
+    with (folder / "catalog.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("uri", "scale", "sigma", "kernel", "id"), *rows])
+    storage.write_bytes(uri, (folder / "catalog.csv").read_bytes())
+    return uri
+
+
+def config(catalog: str, output: str, weights: str, *overrides: str) -> UpscaleConfig:
+    settings = (f"catalog={catalog}", f"output={output}", f"model.weights={weights}", *overrides)
+    return load_config(UpscaleConfig, None, settings)
+
+
+def run(*args: str) -> Summary:
+    return archive.restore_archive(config(*args), say=lambda _: None)
+
+
+@pytest.fixture(scope="module", params=["file", "s3"])
+def restored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, weights: str) -> dict[str, str]:
+    """An archive that was restored once, on a local folder and on S3."""
+    folder = tmp_path_factory.mktemp("archive")
+    root = str(folder / "lr") if request.param == "file" else f"{request.getfixturevalue('s3')}/{uuid4().hex}"
+    output = uris.join(root, "out")
+    catalog = make_archive(root, folder / "scratch")
+    summary = run(catalog, output, weights)
+    return {"catalog": catalog, "output": output, "weights": weights, "root": root, "run_id": summary.run_id}
+
+
+def rows_of(output: str) -> dict[str, dict[str, object]]:
+    table = manifest.read(output).to_pylist()
+    rows = {row["item_id"]: row for row in table}
+    assert len(rows) == len(table), "a plain read of a settled manifest shows one row per item"
+    return rows
+
+
+def test_every_item_has_one_row_with_its_outcome(restored: dict[str, str]) -> None:
+    rows = rows_of(restored["output"])
+    assert len(rows) == len(GOOD) + len(BAD)
+    assert {rows[name]["status"] for name, *_ in GOOD} == {"done"}
+    for number, (*_, code) in enumerate(BAD):
+        assert (rows[f"bad-{number}"]["error_code"], rows[f"bad-{number}"]["status"]) == (code, "failed")
+        assert rows[f"bad-{number}"]["error"]
+
+
+def test_outputs_mirror_the_archive_and_are_what_the_manifest_says(restored: dict[str, str]) -> None:
+    rows = rows_of(restored["output"])
+    for name, width, height, scale, *_ in GOOD:
+        row = rows[name]
+        ending = "" if name.endswith(".png") else ".png"
+        assert row["sr_uri"] == uris.join(restored["output"], "images", name + ending)
+        data = storage.read_bytes(str(row["sr_uri"]))
+        assert row["output_bytes"] == len(data)
+        assert (row["sr_width"], row["sr_height"]) == (width * scale, height * scale)
+        assert row["consistency_rms_255"] is not None
+    listed = list(storage.list_files(uris.join(restored["output"], "images")))
+    assert len(listed) == len(GOOD)
+
+
+def test_the_run_record_tells_totals_config_and_versions(restored: dict[str, str]) -> None:
+    (uri, *_) = storage.list_files(uris.join(restored["output"], "run"), (".json",))
+    record = json.loads(storage.read_bytes(uri))
+    assert record["done"] == len(GOOD)
+    assert sum(record["failures"].values()) == len(BAD)
+    assert record["config"]["model"]["weights"] == restored["weights"]
+    assert record["versions"]["ray"] == ray.__version__
+
+
+def test_a_second_run_does_nothing(restored: dict[str, str]) -> None:
+    before = rows_of(restored["output"])
+    summary = run(restored["catalog"], restored["output"], restored["weights"])
+    assert (summary.done, summary.failed) == (0, 0)
+    assert summary.already_done == len(GOOD)
+    assert rows_of(restored["output"]) == before
+
+
+def test_one_changed_sigma_restores_just_that_item(restored: dict[str, str], tmp_path: Path) -> None:
+    root = uris.join(restored["root"], "again")
+    catalog, output = make_archive(root, tmp_path / "scratch"), uris.join(root, "out")
+    run(catalog, output, restored["weights"])
+    text = storage.read_bytes(catalog).decode().replace("a/one.png,2,2.55", "a/one.png,2,5.1")
+    storage.write_bytes(catalog, text.encode())
+    summary = run(catalog, output, restored["weights"])
+    assert (summary.done, summary.already_done) == (1, len(GOOD) - 1)
+    assert rows_of(output)["a/one.png"]["sigma"] == 5.1
+
+
+def test_a_deleted_manifest_part_is_redone_exactly(restored: dict[str, str], tmp_path: Path) -> None:
+    root = uris.join(restored["root"], "parts")
+    catalog, output = make_archive(root, tmp_path / "scratch"), uris.join(root, "out")
+    run(catalog, output, restored["weights"], "restore.unit_items=1")
+    parts = {
+        uri: manifest.pq.read_table(manifest.io.BytesIO(storage.read_bytes(uri))) for uri in manifest.parts(output)
+    }
+    uri = next(uri for uri, table in parts.items() if table["item_id"].to_pylist() == ["b/three.png"])
+    storage.delete(uri)
+    summary = run(catalog, output, restored["weights"])
+    assert (summary.done, summary.already_done) == (1, len(GOOD) - 1)
+    assert rows_of(output)["b/three.png"]["status"] == "done"
+
+
+def test_read_and_write_workers_never_load_torch(restored: dict[str, str]) -> None:
+    """Asked in the worker itself, right after it ran its stage."""
+
+    # Defined in here so that they travel by value: this file itself imports torch.
+    def read(unit: pa.Table, limits: ReadLimits) -> pa.Table:
+        return with_torch(graph._read_unit(unit, limits))
+
+    def write(unit: pa.Table, **settings: object) -> pa.Table:
+        work = graph._write_unit(unit.drop_columns("torch"), **settings)
+        return with_torch(work)
+
+    def with_torch(table: pa.Table) -> pa.Table:
+        loaded = [work for work in sys.modules if work == "torch"]
+        return table.append_column("torch", pa.array([bool(loaded)] * len(table)))
+
+    output = uris.join(restored["root"], "probe")
+    items = [Item("a", uris.join(restored["root"], "a/one.png"), "a", 2, 0.0, "delta", "center")]
+    settings = {"output": output, "encoding": Encoding("png", {}), "run_id": "r", "software": "s"}
+    ds = graph._one_block_each([items])
+    ds = graph._whole_blocks(ds, read, fn_kwargs={"limits": ReadLimits(10**6, 10**6, 64)}, num_cpus=0.5)
+    (row,) = ds.take_all()
+    assert (row["torch"], row["outcome"]["status"]) == (False, "")
+    ds = graph._whole_blocks(ds, write, fn_kwargs={**settings, "attempts": ray.put({})}, num_cpus=0.25)
+    (row,) = ds.take_all()
+    assert (row["torch"], row["status"]) == (False, "done")
+
+
+def test_one_block_reaches_one_call_of_a_replica() -> None:
+    """With whole units of unlike sizes, whatever Ray would like to bundle."""
+    units = [[item(f"{u}-{n}") for n in range(count)] for u, count in enumerate((1, 5, 2, 7, 1))]
+    ds = graph._whole_blocks(graph._one_block_each(units), Sizes, num_cpus=0.5, compute=ActorPoolStrategy(size=1))
+    assert sorted(row["rows"] for row in ds.take_all()) == [1, 1, 2, 5, 7]
+
+
+class Sizes:
+    def __call__(self, unit: pa.Table) -> pa.Table:
+        return pa.table({"rows": [len(unit)]})
+
+
+def item(name: str) -> Item:
+    return Item(name, name, name, 2, 0.0, "delta", "center")
+
+
+def test_an_empty_catalog_is_a_finished_run(tmp_path: Path, weights: str) -> None:
+    catalog = write_catalog(str(tmp_path / "catalog.csv"), tmp_path, [])
+    summary = run(catalog, str(tmp_path / "out"), weights)
+    assert summary.finished
+    assert summary.attempted == 0

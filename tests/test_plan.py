@@ -1,0 +1,120 @@
+"""Planning: what is to do, what is done, and how it is cut into work units."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.plan import Plan, cut_units, hr_pixels, make_plan, output_key, work_id
+from pipeline.records import DONE, FAILED, Item, Known, Outcome
+
+ENCODE: dict[str, object] = {"format": "png"}
+
+
+def item(name: str = "a.png", **changes: object) -> Item:
+    made = Item(f"/in/{name}", f"/in/{name}", name, 2, 2.55, "gaussian(1.6)", "center", kernel_digest="k", size=7)
+    made = replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, work_id=work_id(made, model_id="m", encode=ENCODE))
+
+
+def plan(items: list[Item | Outcome], current: dict[str, Known] | None = None, retry: str = "transient") -> Plan:
+    return make_plan(items, current or {}, output_ending=".png", retry_failed=retry)
+
+
+def known(of: Item, status: str = DONE, code: str | None = None) -> dict[str, Known]:
+    return {of.item_id: Known(of.work_id, status, code, 1)}
+
+
+def test_what_is_done_is_not_done_again() -> None:
+    a, b = item("a.png"), item("b.png")
+    made = plan([a, b], known(a))
+    assert made.todo == [b]
+    assert made.done == 1
+    assert made.items == 2
+
+
+def test_a_changed_setting_makes_it_new_work() -> None:
+    before = item()
+    for change in (
+        {"sigma": 5.0},
+        {"scale": 3},
+        {"kernel_digest": "other"},
+        {"phase": "corner"},
+        {"size": 8},
+        {"etag": "e"},
+    ):
+        after = item(**change)
+        assert plan([after], known(before)).todo == [after], change
+
+
+def test_a_changed_model_or_format_makes_it_new_work() -> None:
+    ids = {work_id(item(), model_id=m, encode={"format": f}) for m in ("m", "n") for f in ("png", "tiff")}
+    assert len(ids) == 4
+
+
+def test_a_renamed_kernel_of_equal_content_is_the_same_work() -> None:
+    assert item(kernel="k1.npy").work_id == item(kernel="k2.npy").work_id
+
+
+def test_transient_failures_are_tried_again_and_permanent_ones_wait() -> None:
+    a = item()
+    transient, permanent = known(a, FAILED, "storage-transient"), known(a, FAILED, "corrupt-image")
+    assert [plan([a], transient, retry).waiting for retry in ("none", "transient", "all")] == [1, 0, 0]
+    assert [plan([a], permanent, retry).waiting for retry in ("none", "transient", "all")] == [1, 1, 0]
+    assert plan([a], transient).attempts == {a.item_id: 1}
+
+
+def test_a_second_row_with_the_same_id_fails_under_a_name_of_its_own() -> None:
+    made = plan([item(), item()])
+    assert len(made.todo) == 1
+    (double,) = made.invalid
+    assert double.error_code == "duplicate-id"
+    assert double.item_id != made.todo[0].item_id
+    assert "row 2" in (double.error or "")
+
+
+def test_two_items_never_share_an_output_key() -> None:
+    first, second = item("a.png"), item("b.png", key="a.png")
+    made = plan([first, second])
+    assert made.todo == [first]
+    assert made.invalid[0].error_code == "duplicate-output"
+    assert first.item_id in (made.invalid[0].error or "")
+
+
+def test_output_keys_mirror_the_input_and_append_a_new_ending() -> None:
+    assert output_key(item("x/a.png"), ".png") == "x/a.png"
+    assert output_key(item("x/a.JPG"), ".png") == "x/a.JPG.png"
+    assert output_key(item("a.tiff"), ".tif") == "a.tiff"
+    assert output_key(item("a.tif", page=3), ".tif") == "a.tif.page-3.tif"
+
+
+sizes = st.one_of(st.none(), st.integers(1, 3000))
+items = st.lists(
+    st.builds(
+        lambda n, s, w, h, b: item(f"{n}.png", scale=s, width=w, height=h, size=b),
+        st.integers(0, 10**6),
+        st.integers(1, 4),
+        sizes,
+        sizes,
+        st.integers(1, 10**7),
+    ),
+    max_size=60,
+)
+
+
+@given(items)
+def test_units_hold_every_item_once_with_one_scale_within_the_limits(todo: list[Item]) -> None:
+    units = list(cut_units(todo, megapixels=4, most_items=16))
+    assert sorted(i.item_id for u in units for i in u) == sorted(i.item_id for i in todo)
+    for unit in units:
+        assert len({i.scale for i in unit}) == 1
+        assert len(unit) <= 16
+        assert len(unit) == 1 or sum(map(hr_pixels, unit)) <= 4e6
+
+
+def test_items_of_unknown_size_come_last_within_their_scale() -> None:
+    unknown, sized = item("u.png", size=10), item("s.png", width=4000, height=3000)
+    assert [i.item_id for unit in cut_units([unknown, sized], megapixels=4, most_items=9) for i in unit] == [
+        sized.item_id,
+        unknown.item_id,
+    ]

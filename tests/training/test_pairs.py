@@ -1,0 +1,113 @@
+"""Training pairs are what the degradation makes of crops of the photographs, and nothing else."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.physics.degradation import degrade
+from pipeline.training.pairs import KERNEL_SIZE, SCALES, SIGMA_MAX, Pairs, Photograph, draw_pairs
+
+PATCH = 48
+
+
+def photograph(h: int, w: int, seed: int = 0) -> Photograph:
+    return np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8)
+
+
+def draw(seed: int = 0, *, batch: int = 4, scale: int | None = None) -> Pairs:
+    rng = np.random.default_rng(seed)
+    return draw_pairs([photograph(80, 70), photograph(60, 90, 1)], rng, batch=batch, patch=PATCH, scale=scale)
+
+
+def hwc(image: torch.Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).double().numpy()
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_pair_is_the_degradation_rounded_to_8_bits_with_white_noise_on_top(scale: int) -> None:
+    pairs = draw(scale=scale, batch=16)
+    noise = []
+    for hr, lr, kernel, sigma in zip(pairs.hr, pairs.lr, pairs.kernel, pairs.sigma, strict=True):
+        blurred = degrade(hwc(hr), kernel[0].double().numpy(), scale, 0)
+        added = hwc(lr) - np.round(blurred * 255) / 255
+        if sigma == 0:
+            off = np.abs(added) * 255 > 1e-3  # fp32 may round a value near .5 the other way
+            assert off.mean() < 1e-3
+        else:
+            noise.append(added / float(sigma))
+    assert {bool(sigma == 0) for sigma in pairs.sigma} == {True, False}
+    together = np.concatenate([n.ravel() for n in noise if np.abs(n).max() < 6])  # but for such a pixel
+    assert together.size > 16 * 3 * (PATCH // scale) ** 2 / 2
+    assert together.std() == pytest.approx(1, abs=0.04)
+    assert abs(together.mean()) < 0.05
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_shapes_and_ranges_are_those_the_network_takes(scale: int) -> None:
+    pairs = draw(scale=scale)
+    assert pairs.scale == scale
+    assert pairs.hr.shape == (4, 3, PATCH, PATCH)
+    assert pairs.lr.shape == (4, 3, PATCH // scale, PATCH // scale)
+    assert pairs.kernel.shape == (4, 1, KERNEL_SIZE, KERNEL_SIZE)
+    assert pairs.sigma.shape == (4, 1, 1, 1)
+    assert 0 <= pairs.hr.min() < pairs.hr.max() <= 1
+    assert {part.dtype for part in (pairs.hr, pairs.lr, pairs.kernel, pairs.sigma)} == {torch.float32}
+
+
+def test_the_same_random_state_draws_the_same_pairs() -> None:
+    first, second, other = draw(5), draw(5), draw(6)
+    for part in ("hr", "lr", "kernel", "sigma"):
+        assert torch.equal(getattr(first, part), getattr(second, part))
+    assert first.scale == second.scale
+    assert not torch.equal(first.hr, other.hr)
+
+
+def test_drawing_again_goes_on_rather_than_repeats() -> None:
+    rng, photographs = np.random.default_rng(0), [photograph(80, 70)]
+    first, second = (draw_pairs(photographs, rng, batch=2, patch=PATCH, scale=2) for _ in range(2))
+    assert not torch.equal(first.hr, second.hr)
+
+
+def test_kernels_noise_and_scales_cover_what_the_network_is_to_learn() -> None:
+    many = [draw(seed, batch=8) for seed in range(40)]
+    sigma = torch.cat([pairs.sigma for pairs in many]).flatten() * 255
+    kernel = torch.cat([pairs.kernel for pairs in many])
+    torch.testing.assert_close(kernel.sum(dim=(1, 2, 3)), torch.ones(len(kernel)))
+    assert {pairs.scale for pairs in many} == set(SCALES)
+    assert 0.06 < (sigma == 0).float().mean() < 0.2
+    assert SIGMA_MAX - 1 < sigma.max() <= SIGMA_MAX
+    symmetric = (kernel - kernel.flip((-2, -1))).abs().amax(dim=(1, 2, 3)) < 1e-6
+    assert 0.35 < symmetric.float().mean() < 0.65  # Gaussian kernels are, motion kernels are not
+
+
+def test_crops_are_cut_out_of_the_photographs_turned_and_mirrored_in_all_eight_ways() -> None:
+    photo = photograph(PATCH, PATCH)
+    faces = [np.rot90(side, turn) for side in (photo, photo[:, ::-1]) for turn in range(4)]
+    pairs = draw_pairs([photo], np.random.default_rng(0), batch=64, patch=PATCH, scale=1)
+    seen = set()
+    for hr in pairs.hr:
+        crop = np.rint(hwc(hr) * 255).astype(np.uint8)
+        seen.add(next(n for n, face in enumerate(faces) if np.array_equal(crop, face)))
+    assert seen == set(range(8))
+
+
+def test_every_region_has_the_same_chance_whatever_photograph_it_is_in() -> None:
+    small, large = np.full((48, 48, 3), 10, np.uint8), np.full((48, 144, 3), 200, np.uint8)
+    small[::2], large[::2] = 40, 250
+    pairs = draw_pairs([small, large], np.random.default_rng(0), batch=200, patch=PATCH, scale=1)
+    from_large = (pairs.hr.amax(dim=(1, 2, 3)) > 0.5).float().mean()
+    assert 0.65 < from_large < 0.85
+
+
+def test_flat_crops_are_drawn_again() -> None:
+    half_sky = photograph(48, 960)
+    half_sky[:, :480] = 128
+    pairs = draw_pairs([half_sky], np.random.default_rng(0), batch=64, patch=PATCH, scale=1)
+    contrast = pairs.hr.mean(dim=1).flatten(1).std(dim=1) * 255
+    assert (contrast < 6).float().mean() < 0.05
+
+
+def test_a_photograph_that_is_flat_everywhere_does_not_stop_the_training() -> None:
+    sky = np.full((60, 60, 3), 128, np.uint8)
+    pairs = draw_pairs([sky], np.random.default_rng(0), batch=2, patch=PATCH, scale=2)
+    torch.testing.assert_close(pairs.hr, torch.full_like(pairs.hr, 128 / 255))
