@@ -12,7 +12,7 @@ from pipeline.data.catalog import catalog_root, read_catalog
 from pipeline.errors import ItemError
 from pipeline.plan import Plan, digest, invalid_outcome, make_plan, work_id
 from pipeline.records import Item, Outcome
-from pipeline.resolve import Defaults, Limits, item_id_of, resolve
+from pipeline.resolve import Defaults, Limits, item_id_of, resolve, uri_of
 
 
 def survey(
@@ -63,7 +63,7 @@ def _resolved(
             yield invalid_outcome(
                 error,
                 item_id_of(row, root, number),
-                uri=str(row.get("uri") or ""),
+                uri=uri_of(row, root),
                 work_id=digest(circumstances, repr(sorted(row.items())), error.code),
             )
 

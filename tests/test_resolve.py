@@ -3,28 +3,34 @@
 import math
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.data import kernels
 from pipeline.data.catalog import COLUMNS
 from pipeline.errors import ItemError
 from pipeline.physics.kernels import parse_kernel
 from pipeline.records import Item
-from pipeline.resolve import Defaults, Limits, item_id_of, resolve, uri_of
+from pipeline.resolve import KERNEL_ENDINGS, Defaults, Limits, item_id_of, resolve, uri_of
 
 ROOT = "s3://bucket/archive"
 DEFAULTS = Defaults(kernel="gaussian(1.6)", sigma=2.55, scale=2, phase="corner")
 LIMITS = Limits(scale=16, kernel=64, lr_pixels=10_000, bytes=1_000_000)
 
 
-def item(*, defaults: Defaults = DEFAULTS, root: str = ROOT, key_template: str | None = None, **row: object) -> Item:
+def item(*, defaults: Defaults = DEFAULTS, root: str = ROOT, key_template: str | None = None, **row: Any) -> Item:
     whole = {**dict.fromkeys(COLUMNS), "uri": "a/b.jpg", **row}
     return resolve(whole, defaults=defaults, root=root, limits=LIMITS, key_template=key_template)
 
 
-def refusal(**row: object) -> ItemError:
+def changed(name: str, value: Any) -> Defaults:
+    return replace(DEFAULTS, **{name: value})
+
+
+def refusal(**row: Any) -> ItemError:
     with pytest.raises(ItemError) as error:
         item(**row)
     return error.value
@@ -133,6 +139,10 @@ def test_a_kernel_file_is_named_by_its_absolute_uri(source: str, kernel: str, ab
     assert (mine.kernel, mine.kernel_source) == (absolute, source)
 
 
+def test_a_kernel_file_may_be_named_if_and_only_if_it_can_be_read() -> None:
+    assert {f".{ending}" for ending in kernels._READERS} == set(KERNEL_ENDINGS)
+
+
 WRONG = [
     # row, code, words of the message
     ({"uri": None}, "missing-metadata", ["`uri`", "give the image's URI"]),
@@ -206,7 +216,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("row", "code", "words"), WRONG, ids=[f"{c[1]} {c[2]}" for c in WRONG])
-def test_a_wrong_value_is_named_with_its_column(row: dict[str, object], code: str, words: list[str]) -> None:
+def test_a_wrong_value_is_named_with_its_column(row: dict[str, Any], code: str, words: list[str]) -> None:
     error = refusal(**row)
     assert error.code == code
     assert [word for word in words if word not in str(error)] == [], error
@@ -215,7 +225,7 @@ def test_a_wrong_value_is_named_with_its_column(row: dict[str, object], code: st
 
 @pytest.mark.parametrize("name", ["scale", "sigma", "kernel"])
 def test_a_value_that_nobody_gives_names_the_column_and_the_default(name: str) -> None:
-    error = refusal(defaults=replace(DEFAULTS, **{name: None}))
+    error = refusal(defaults=changed(name, None))
     assert error.code == "missing-metadata"
     assert str(error) == (
         f"there is no `{name}`: add it to the catalog, or set `defaults.{name}` for all items without one"
@@ -232,7 +242,7 @@ def test_a_value_that_nobody_gives_names_the_column_and_the_default(name: str) -
     ],
 )
 def test_a_wrong_default_is_not_blamed_on_the_catalog(name: str, value: object, code: str) -> None:
-    error = refusal(defaults=replace(DEFAULTS, **{name: value}))
+    error = refusal(defaults=changed(name, value))
     assert error.code == code
     assert f"`defaults.{name}`" in str(error)
     assert "catalog" not in str(error)
@@ -295,6 +305,6 @@ def test_whatever_a_row_holds_it_is_an_item_or_an_item_error(row: dict[str, obje
 
 
 @given(st.sampled_from(COLUMNS), anything)
-def test_one_odd_value_in_a_sound_row_is_an_item_or_an_item_error(name: str, value: object) -> None:
+def test_one_odd_value_in_a_sound_row_is_an_item_or_an_item_error(name: str, value: Any) -> None:
     with suppress(ItemError):
         assert item(**{name: value}).uri

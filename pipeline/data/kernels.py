@@ -1,30 +1,34 @@
-"""Kernels by specification: the analytic grammar, or a file by URI. And their digests.
+"""Kernels from a specification or a file, ready for corner decimation; and their digests.
 
-    .npy            a 2-D array
-    .npz            `k.npz#name` a 2-D array, `k.npz#name[3]` one of a stack
-    .mat            as .npz; MATLAB cell arrays of kernels count as stacks
-    .png            gray levels are weights
-    .csv            rows of numbers
+    gaussian(1.6), ...        the analytic grammar of `pipeline.physics.kernels`
+    psf.csv, psf.png          a table of numbers; a gray image of any depth, its values as weights
+    psf.npy, set.npy#[3]      a 2-D array; one of a stack (n, h, w)
+    set.npz#name[3]           an array of the file by its name; the name may be left out if there is one
+    kernels.mat#kernels[3]    likewise: a matrix, a stack (h, w, n), or a cell array of matrices
 
-A kernel refers to the image after EXIF orientation; its origin is at n//2. Nothing is unpickled.
-Knows no image, no item, no torch.
+Indices count from 0. Nothing here ever unpickles. Knows URIs and file formats, no catalog.
 """
 
-import csv
 import hashlib
 import io
 import re
-from collections.abc import Mapping
-from typing import Any
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from pipeline import uris
 from pipeline.data import storage
+from pipeline.data.headers import png_damage
+from pipeline.data.pillow import own_rules
 from pipeline.errors import ItemError
 from pipeline.physics.kernels import (
+    GRAMMAR,
     canonical_spec,
     is_analytic,
     kernel_centroid,
@@ -32,148 +36,217 @@ from pipeline.physics.kernels import (
     phase_shift,
     shift_kernel,
 )
-from pipeline.records import normalized_kernel
+from pipeline.records import checked_scale, normalized_kernel
 
 Kernel = npt.NDArray[np.float64]
+Arrays = Mapping[str, npt.NDArray[Any]]
 
-_MOST_BYTES = 2**26  # a file of 512×512 float64 kernels for a few dozen lenses
-_SELECTOR = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<index>\d+)\])?")
+_LARGEST_FILE = 2**26  # bytes, packed or unpacked: 2000 kernels of 64 x 64, and no bomb
+_SHIFTED_WITHIN = 0.25  # HR pixels; half of the smallest shift there is
+
+
+class _FileSpec(NamedTuple):
+    """A specification taken apart: `uri#name[index]`; selector is the part from `#` on."""
+
+    uri: str
+    ending: str
+    selector: str
+    name: str
+    number: int | None
 
 
 def load_kernel(
     spec: str, scale: int = 1, phase: str = "center", *, root: str | None = None, max_width: int = 512
 ) -> Kernel:
-    """The kernel of a specification or URI, (kh, kw) float64, sum 1, for corner decimation by `scale`.
+    """The kernel of an item, whatever its specification: (kh, kw), sum 1, for corner decimation.
 
-    root: what a relative URI is below. max_width: largest side in HR pixels.
-    Raises `ItemError` bad-kernel or over-limit, `StorageError` when the file cannot be read.
+    scale: integer >= 1. phase: `center` moves it by (scale-1)/2 up and left. root: what a relative
+    URI is below. max_width: of the kernel as given, in HR pixels.
+    Raises `ItemError` bad-kernel, bad-scale, bad-metadata, over-limit, and `StorageError`.
     """
     if is_analytic(spec):
-        return within(parse_kernel(spec, scale, phase), max_width, spec)
-    uri, selector = _split(spec, root)
-    array = _read_array(uri, selector)
-    return from_array(array, scale, phase, max_width=max_width, name=spec)
+        analytic = parse_kernel(spec, scale, phase)
+        return _named(spec, lambda: _narrow(analytic, max_width))
+    file = _taken_apart(spec)
+    uri = uris.absolute(file.uri, root)
+    data = storage.read_bytes(uri, max_bytes=_LARGEST_FILE)
+    kernel = _named(uris.without_query(uri) + file.selector, lambda: _kernel_in(data, file, max_width))
+    return shift_kernel(kernel, phase_shift(checked_scale(scale), phase))
 
 
 def from_array(array: npt.ArrayLike, scale: int, phase: str, *, max_width: int, name: str = "the kernel") -> Kernel:
-    """An array given as a kernel, validated, normalised and moved to corner phase."""
-    try:
-        kernel = within(normalized_kernel(array), max_width, name)
-    except ItemError as error:
-        raise ItemError(error.code, f"{name}: {error}" if error.code == "bad-kernel" else str(error)) from None
-    return shift_kernel(kernel, phase_shift(scale, phase))
-
-
-def within(kernel: Kernel, max_width: int, name: str) -> Kernel:
-    """`kernel`, or `ItemError` over-limit when a side is longer than `max_width`."""
-    if max(kernel.shape) > max_width:
-        size = f"{kernel.shape[0]}×{kernel.shape[1]}"
-        raise ItemError("over-limit", f"{name} is {size} pixels; `limits.kernel` allows {max_width} a side")
-    return kernel
+    """The same for a kernel given by its numbers, as in a catalog's `kernel_values`."""
+    kernel = _named(name, lambda: _narrow(normalized_kernel(array), max_width))
+    return shift_kernel(kernel, phase_shift(checked_scale(scale), phase))
 
 
 def kernel_digest(spec: str, root: str | None = None) -> str:
-    """16 hex digits: of the canonical text, or of the file's bytes and the selector."""
+    """16 hex digits that change with the kernel: of the canonical text, or of the file and its selector.
+
+    Never of computed numbers, which may differ from machine to machine.
+    """
     if is_analytic(spec):
         return _digest(canonical_spec(spec).encode())
-    uri, selector = _split(spec, root)
-    return _digest(storage.read_bytes(uri, max_bytes=_MOST_BYTES), selector.encode())
+    file = _taken_apart(spec)
+    data = storage.read_bytes(uris.absolute(file.uri, root), max_bytes=_LARGEST_FILE)
+    return _digest(data, file.selector.encode())
 
 
 def values_digest(values: list[list[float]]) -> str:
-    """16 hex digits of a kernel given as numbers."""
+    """16 hex digits of a kernel given by its numbers; 1 and 1.0 are the same number."""
+    normalized_kernel(values)  # or `ItemError` bad-kernel
     return _digest(repr([[float(value) for value in row] for row in values]).encode())
 
 
-def shifted_already(kernel: Kernel, scale: int) -> str | None:
-    """A warning when an array given with phase `center` has its centroid where the shift would put it.
+def warn_shifted(kernel: Kernel, scale: int) -> str | None:
+    """A warning where `kernel`, as it is in its file, seems to be made for corner decimation already.
 
-    Whoever degraded by decimating the upper-left pixel of a shifted kernel wants phase `corner`.
+    Then its centroid lies at -(scale-1)/2 on both axes, and phase `center` would move it again. To
+    have a file's kernel as it is, load it with phase `corner`.
     """
-    expected = -phase_shift(scale, "center")
-    centroid = kernel_centroid(kernel)
-    if scale == 1 or any(abs(c - expected) > 0.25 for c in centroid):
+    expected = -(scale - 1) / 2
+    if scale == 1 or any(abs(c - expected) > _SHIFTED_WITHIN for c in kernel_centroid(kernel)):
         return None
-    place = f"({centroid[0]:.2f}, {centroid[1]:.2f})"
-    return f"the kernel's centroid {place} seems to be shifted for scale {scale} already; use phase corner?"
+    where = f"the kernel's centroid is at {expected:g} on both axes already, as for scale {scale} and phase corner"
+    return f"{where}; if it was made for the upper-left pixel of each block, set phase to corner"
 
 
-def _split(spec: str, root: str | None) -> tuple[str, str]:
-    uri, _, selector = spec.partition("#")
-    return uris.absolute(uri, root), selector
+def _taken_apart(spec: str) -> _FileSpec:
+    match = _FILE_SPEC.fullmatch(spec)
+    if match is None:
+        files = f"the URI of a file ending in .{', .'.join(_READERS)}, and #name[index] where it holds several"
+        raise ItemError("bad-kernel", f"kernel {spec!r} is neither one of: {GRAMMAR}; nor {files}")
+    uri, ending, selector, name, index = match.groups()
+    return _FileSpec(uri, ending.lower(), selector or "", name or "", None if index is None else int(index))
 
 
-def _read_array(uri: str, selector: str) -> Any:
-    ending = uri.rpartition(".")[2].lower()
-    if ending not in _READERS:
-        raise ItemError("bad-kernel", f"{uri}: a kernel file ends in .{', .'.join(_READERS)}")
-    data = storage.read_bytes(uri, max_bytes=_MOST_BYTES)
+def _kernel_in(data: bytes, file: _FileSpec, max_width: int) -> Kernel:
     try:
-        content = _READERS[ending](data)
-    except ItemError:
-        raise
-    except Exception as error:  # the readers' errors on damaged files have no common base
-        raise ItemError("bad-kernel", f"{uri}: is no readable .{ending} file: {error}") from None
-    return _selected(content, selector, uri)
+        array = _chosen(_READERS[file.ending](data), file.name, file.number)
+    except _DAMAGE as error:
+        text = str(error) or type(error).__name__
+        raise ItemError("bad-kernel", f"it cannot be read as .{file.ending}: {text}") from None
+    return normalized_kernel(_narrow(array, max_width))
 
 
-def _selected(content: Any, selector: str, uri: str) -> Any:
-    if not isinstance(content, Mapping):
-        if selector:
-            raise ItemError("bad-kernel", f"{uri} holds one array, so `#{selector}` has no meaning")
-        return content
-    match = _SELECTOR.fullmatch(selector)
-    if match is None or match["name"] not in content:
-        there = ", ".join(f"{name} {np.shape(array)}" for name, array in content.items()) or "nothing"
-        raise ItemError("bad-kernel", f"{uri}: name a kernel with #name or #name[index]; it holds {there}")
-    stack = content[match["name"]]
-    if match["index"] is None:
-        return _only(stack, selector, uri)
-    kernels = _stack(stack)
-    if int(match["index"]) >= len(kernels):
-        raise ItemError("bad-kernel", f"{uri}#{selector}: there are {len(kernels)} kernels, counted from 0")
-    return kernels[int(match["index"])]
+def _named(where: str, action: Callable[[], Kernel]) -> Kernel:
+    try:
+        return action()
+    except ItemError as error:
+        raise ItemError(error.code, f"{where}: {error}") from None
 
 
-def _only(stack: Any, selector: str, uri: str) -> Any:
-    if stack.ndim == 2 and stack.dtype != object:
-        return stack
-    raise ItemError("bad-kernel", f"{uri}#{selector} is a stack of {len(_stack(stack))} kernels; add [index]")
-
-
-def _stack(array: Any) -> Any:
-    """Kernels one by one: the elements of a cell array, or slices along the first axis."""
-    return list(array.flat) if array.dtype == object else array
-
-
-def _read_mat(data: bytes) -> dict[str, Any]:
-    from scipy.io import loadmat  # only .mat files need it
-
-    file: Any = io.BytesIO(data)  # a path, say its stubs; its documentation says file objects too
-    return {name: array for name, array in loadmat(file).items() if not name.startswith("__")}
-
-
-def _read_png(data: bytes) -> Any:
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-        if image.mode not in ("1", "L", "I;16", "I"):
-            raise ItemError("bad-kernel", f"a kernel's .png must be gray, not {image.mode}")
-        if image.width * image.height > _MOST_BYTES // 8:
-            raise ItemError("over-limit", f"a kernel of {image.width}×{image.height} pixels")
-        return np.asarray(image, np.float64)
-
-
-def _read_csv(data: bytes) -> Any:
-    rows = [row for row in csv.reader(io.StringIO(data.decode("utf-8-sig"))) if row]
-    return [[float(cell) for cell in row] for row in rows]
-
-
-def _load_numpy(data: bytes) -> Any:
-    loaded = np.load(io.BytesIO(data), allow_pickle=False)
-    return {name: loaded[name] for name in loaded.files} if hasattr(loaded, "files") else loaded
-
-
-_READERS = {"npy": _load_numpy, "npz": _load_numpy, "png": _read_png, "mat": _read_mat, "csv": _read_csv}
+def _narrow(kernel: npt.NDArray[Any], max_width: int) -> npt.NDArray[Any]:
+    if max(kernel.shape, default=0) > max_width:
+        size = " x ".join(str(n) for n in kernel.shape)
+        raise ItemError("over-limit", f"it spans {size} HR pixels; `limits.kernel` allows {max_width}")
+    return kernel
 
 
 def _digest(*parts: bytes) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _chosen(arrays: Arrays, name: str, index: int | None) -> npt.NDArray[Any]:
+    """The 2-D array that `#name[index]` means; `ItemError` listing what there is if it means none."""
+    if not name and len(arrays) == 1:
+        (name,) = arrays
+    if name not in arrays:
+        wanted = f"has no array {name!r}" if name else "holds several arrays"
+        raise ItemError("bad-kernel", f"it {wanted}; choose one with #name: {_contents(arrays)}")
+    array = arrays[name]
+    stack = array.ndim == 3 or array.dtype == object
+    if stack and (index is None or index >= len(array)):
+        wanted = "holds several kernels" if index is None else f"has no kernel {index}"
+        message = f"it {wanted}; choose one with #{name}[0] to #{name}[{len(array) - 1}]: {_contents(arrays)}"
+        raise ItemError("bad-kernel", message)
+    if not stack and index is not None:
+        raise ItemError("bad-kernel", f"{name or 'it'} is one array, so [{index}] picks nothing: {_contents(arrays)}")
+    kernel = np.asarray(array[index]) if stack else array
+    if kernel.dtype.kind not in "biuf":
+        raise ItemError("bad-kernel", f"{name or 'it'} holds {kernel.dtype}, not real numbers")
+    return kernel
+
+
+def _contents(arrays: Arrays) -> str:
+    def described(name: str) -> str:
+        try:
+            array = arrays[name]
+        except ValueError:  # an array of an .npz that only pickle could read
+            return f"{name} (no numbers)"
+        return f"{name} {f'{len(array)} cells' if array.dtype == object else array.shape}".strip()
+
+    return ", ".join(described(name) for name in arrays) or "(nothing)"
+
+
+def _npy(data: bytes) -> Arrays:
+    return {"": np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)}
+
+
+def _npz(data: bytes) -> Arrays:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > _LARGEST_FILE:
+            raise ItemError("over-limit", f"it unpacks to more than {_LARGEST_FILE} bytes; save fewer kernels in it")
+    arrays: Arrays = np.load(io.BytesIO(data), allow_pickle=False)
+    return arrays
+
+
+def _csv(data: bytes) -> Arrays:
+    lines = data.decode("utf-8-sig").splitlines()
+    rows = [[float(cell) for cell in line.split(",")] for line in lines if line.strip()]
+    if len({len(row) for row in rows}) > 1:
+        raise ItemError("bad-kernel", "its rows have different numbers of values")
+    return {"": np.array(rows)}
+
+
+def _mat(data: bytes) -> Arrays:
+    file: Any = io.BytesIO(data)  # SciPy's stubs know only paths
+    try:
+        from scipy.io import loadmat  # here, so that whoever has no .mat files needs no SciPy
+    except ImportError:
+        raise ItemError("bad-kernel", "reading .mat needs SciPy: pip install scipy") from None
+    try:
+        found = loadmat(file)
+    except NotImplementedError:  # MATLAB 7.3 files are HDF5
+        raise ItemError("bad-kernel", "it is of MATLAB 7.3; save it with the option -v7") from None
+    return {name: _stacked(value) for name, value in found.items() if isinstance(value, np.ndarray)}
+
+
+def _stacked(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """MATLAB counts along the last axis, and a list of cells is a matrix of one row or column."""
+    if value.dtype == object:
+        return value.ravel()
+    return np.moveaxis(value, -1, 0) if value.ndim == 3 else value
+
+
+def _png(data: bytes) -> Arrays:
+    with own_rules():
+        image = PngImageFile(io.BytesIO(data))
+        if image.width * image.height > _LARGEST_FILE // 8:
+            raise ItemError("over-limit", f"it has {image.width} x {image.height} pixels, far more than any kernel")
+        if image.mode not in ("1", "L", "I", "I;16"):
+            raise ItemError("bad-kernel", f"it is of mode {image.mode}; save it as a gray image without alpha")
+        if damage := png_damage(data):
+            raise ItemError("bad-kernel", f"it is damaged: {damage}")
+        return {"": np.asarray(image, np.float64)}
+
+
+_READERS: dict[str, Callable[[bytes], Arrays]] = {"npy": _npy, "npz": _npz, "png": _png, "mat": _mat, "csv": _csv}
+_FILE_SPEC = re.compile(rf"(.+\.({'|'.join(_READERS)}))(#([^\[\]]*)(?:\[(\d+)\])?)?", re.IGNORECASE | re.DOTALL)
+
+# What NumPy, SciPy and Pillow raise on damaged files.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    MemoryError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    struct.error,
+    zlib.error,
+)

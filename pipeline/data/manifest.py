@@ -110,7 +110,8 @@ def _last_of_each(group: npt.NDArray[np.int64], order: npt.NDArray[np.int64]) ->
     """Of rows in `order` (grouped), the last one of each group."""
     grouped = group[order]
     last = np.append(grouped[1:] != grouped[:-1], True)
-    return order[last]
+    rows: npt.NDArray[np.int64] = order[last]
+    return rows
 
 
 def _read_parts(uris: Iterable[str], schema: pa.Schema) -> Iterator[tuple[str, pa.Table]]:

@@ -63,7 +63,11 @@ def is_analytic(spec: str) -> bool:
 def canonical_spec(spec: str) -> str:
     """One spelling for all equal specifications: `" gaussian( 1.60 )"` → `"gaussian(1.6)"`."""
     name, numbers = _parse(spec)
-    return f"{name}({','.join(format(n, 'g') for n in numbers)})" if numbers else name
+    return (
+        f"{name}({','.join(format(n, '.17g') if n != float(format(n, 'g')) else format(n, 'g') for n in numbers)})"
+        if numbers
+        else name
+    )
 
 
 def phase_shift(scale: int, phase: str) -> float:

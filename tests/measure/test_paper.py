@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.measure.metrics import bicubic_upscale, psnr
+from pipeline.measure.metrics import psnr
 from pipeline.measure.paper import bicubic_cell, degrade_as_in_table1, restore_lr, table1_cell
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.model.usrnet import Architecture, USRNet
 from pipeline.physics.degradation import degrade
 from pipeline.physics.kernels import parse_kernel
+from pipeline.physics.resample import upscale_bicubic
 from pipeline.training.loop import initial_usrnet
 
 SMALL = Architecture(iterations=2, hidden=8, widths=(8, 8, 8, 8), blocks=1)
@@ -102,7 +103,7 @@ def test_pictures_are_cropped_to_what_scale_and_network_divide() -> None:
 def test_bicubic_is_measured_on_the_grid_that_decimation_keeps() -> None:
     hr, kernel = smooth_picture(48, 48), np.ones((1, 1))
     lr = degrade_as_in_table1(hr, kernel, 2)
-    shifted = np.round(bicubic_upscale(lr, 2, "center").clip(0, 1) * 255)
+    shifted = np.round(upscale_bicubic(lr, 2, "center").clip(0, 1) * 255)
     assert bicubic_cell([hr], kernel, 2) > psnr(shifted, hr, border=4) + 10
 
 

@@ -87,8 +87,17 @@ def test_crops_are_cut_out_of_the_photographs_turned_and_mirrored_in_all_eight_w
     seen = set()
     for hr in pairs.hr:
         crop = np.rint(hwc(hr) * 255).astype(np.uint8)
+        if (crop == crop[:, :, :1]).all():  # one in eight is made gray
+            continue
         seen.add(next(n for n, face in enumerate(faces) if np.array_equal(crop, face)))
     assert seen == set(range(8))
+
+
+def test_one_crop_in_eight_is_gray_with_gray_noise() -> None:
+    pairs = draw_pairs([photograph(80, 70)], np.random.default_rng(0), batch=400, patch=PATCH, scale=2)
+    gray_hr, gray_lr = ((x == x[:, :1]).all(dim=3).all(dim=2).all(dim=1) for x in (pairs.hr, pairs.lr))
+    assert torch.equal(gray_hr, gray_lr)
+    assert 0.08 < gray_hr.float().mean() < 0.18
 
 
 def test_every_region_has_the_same_chance_whatever_photograph_it_is_in() -> None:
