@@ -63,11 +63,7 @@ def is_analytic(spec: str) -> bool:
 def canonical_spec(spec: str) -> str:
     """One spelling for all equal specifications: `" gaussian( 1.60 )"` → `"gaussian(1.6)"`."""
     name, numbers = _parse(spec)
-    return (
-        f"{name}({','.join(format(n, '.17g') if n != float(format(n, 'g')) else format(n, 'g') for n in numbers)})"
-        if numbers
-        else name
-    )
+    return f"{name}({','.join(map(_shortest, numbers))})" if numbers else name
 
 
 def phase_shift(scale: int, phase: str) -> float:
@@ -138,6 +134,11 @@ def _parse(spec: str) -> tuple[str, list[float]]:
     if any(not 0 < length <= _LARGEST_EXTENT for length in lengths):
         raise ItemError("bad-kernel", f"kernel {spec!r}: lengths must lie in (0, {_LARGEST_EXTENT:g}]")
     return name, numbers
+
+
+def _shortest(number: float) -> str:
+    """`2` for 2.0, and no digit lost for any other."""
+    return repr(number).removesuffix(".0")
 
 
 def _angle(numbers: list[float]) -> float:
