@@ -69,13 +69,14 @@ def main(folder: Path) -> int:
         check=False,
     ).returncode
     outcomes = {row["uri"]: row for row in manifest.current(str(folder / "restored")).to_pylist()}
-    print(f"\nThe job said {code}: 3 means finished, with failed items. Here they are the two planted ones:")
+    why = "finished, with failed items" if code == TOO_MANY_FAILED else "nothing was left to do, it ran before"
+    print(f"\nThe job said {code}: {why}. The failed items are the two planted ones:")
     failed = sorted(row["uri"] for row in outcomes.values() if row["status"] == "failed")
     for uri in failed:
         print(f"  {uri}: {outcomes[uri]['error_code']}: {outcomes[uri]['error']}")
     compare(folder, samples, outcomes)
     expected = sorted(str(folder / uri) for uri in PLANTED)
-    return OK if code == TOO_MANY_FAILED and failed == expected else 1
+    return OK if code in (OK, TOO_MANY_FAILED) and failed == expected else 1
 
 
 def make_archive(folder: Path) -> list[Sample]:

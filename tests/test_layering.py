@@ -95,5 +95,13 @@ def test_cpu_workers_modules_do_not_load_torch(module: str) -> None:
     assert shown.stdout.strip() == "False"
 
 
+@pytest.mark.parametrize("module", ["pipeline.model.restore", "pipeline.model.checkpoint", "pipeline.training.loop"])
+def test_model_and_training_need_only_torch_and_numpy(module: str) -> None:
+    others = ("ray", "pyarrow", "fsspec", "PIL", "scipy", "pydantic", "yaml", "tqdm", "safetensors")
+    script = f"import sys; sys.modules.update(dict.fromkeys({others})); import {module}; print('fine')"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert shown.stdout.strip() == "fine", shown.stderr
+
+
 def test_errors_knows_only_dataclasses() -> None:
     assert imported_modules(ROOT / "pipeline" / "errors.py") == {"dataclasses.dataclass"}
