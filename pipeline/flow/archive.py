@@ -51,7 +51,7 @@ def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print) -
     started = datetime.now(UTC)
     summary = Summary(new_run_id(started), config.output)
     weights, summary.model_id = _weights(config.model.weights)
-    plan = _plan(config, summary.model_id)
+    plan = _plan(config, summary.model_id, say)
     summary.catalog_items, summary.already_done, summary.waiting = plan.items, plan.done, plan.waiting
     say(_announcement(plan))
     progress = Progress(len(plan.todo) + len(plan.invalid), every=config.run.progress_seconds)
@@ -79,7 +79,7 @@ def _weights(uri: str | None) -> tuple[bytes, str]:
     return data, model_id(load_usrnet(io.BytesIO(data), name=f"model.weights {uri or '(packaged)'}"))
 
 
-def _plan(config: UpscaleConfig, model_id: str) -> Plan:
+def _plan(config: UpscaleConfig, model_id: str, say: Callable[[str], None]) -> Plan:
     return survey(
         config.catalog,
         config.output,
@@ -90,6 +90,7 @@ def _plan(config: UpscaleConfig, model_id: str) -> Plan:
         encode=_encode_identity(config),
         model_id=model_id,
         retry_failed=config.run.retry_failed,
+        warn=say,
     )
 
 
