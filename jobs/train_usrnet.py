@@ -18,7 +18,8 @@ import torch
 
 from jobs.program import OK, run
 from pipeline import uris
-from pipeline.config import TrainConfig, command_line, load_config
+from pipeline.config.load import command_line, load_config
+from pipeline.config.train import TrainConfig
 from pipeline.data import images, storage
 from pipeline.errors import ConfigError
 from pipeline.measure.progress import duration

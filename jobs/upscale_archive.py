@@ -16,7 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.program import OK, TOO_MANY_FAILED, run
-from pipeline.config import UpscaleConfig, command_line, load_config
+from pipeline.config.load import command_line, load_config
+from pipeline.config.upscale import UpscaleConfig
 from pipeline.measure.summary import closing_words
 
 

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import REQUIRED, TrainConfig, UpscaleConfig, command_line, dump, load_config
+from pipeline.config.load import command_line, dump, load_config
+from pipeline.config.section import REQUIRED
+from pipeline.config.train import TrainConfig
+from pipeline.config.upscale import UpscaleConfig
 from pipeline.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"

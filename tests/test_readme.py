@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from pipeline.config import UpscaleConfig
+from pipeline.config.upscale import UpscaleConfig
 from pipeline.data.catalog import COLUMNS
 from pipeline.errors import ERROR_CODES
 

@@ -19,7 +19,8 @@ from typing import Any
 import ray.exceptions
 
 from pipeline import uris
-from pipeline.config import UpscaleConfig, dump
+from pipeline.config.load import dump
+from pipeline.config.upscale import UpscaleConfig
 from pipeline.data import manifest, storage
 from pipeline.errors import ItemError, NotFinished, StorageError, WeightsError
 from pipeline.flow import cluster, graph

@@ -15,7 +15,8 @@ from PIL import Image
 from ray.data import ActorPoolStrategy
 
 from pipeline import uris
-from pipeline.config import UpscaleConfig, load_config
+from pipeline.config.load import load_config
+from pipeline.config.upscale import UpscaleConfig
 from pipeline.data import manifest, storage
 from pipeline.flow import archive, cluster, graph
 from pipeline.measure.summary import Summary

@@ -1,0 +1,149 @@
+"""The settings of jobs/upscale_archive.py, as conf/upscale_archive.yaml lists them."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config.section import Count, Gpus, Kernel, Positive, Section, Share, Template, Uri
+
+
+class DefaultsSection(Section):
+    """For items whose catalog row does not say; empty, so that nothing is assumed in silence."""
+
+    kernel: Kernel | None = None
+    """kernel specification (lengths in HR pixels), or URI of a kernel file"""
+    sigma: Annotated[float, Field(ge=0, le=255)] | None = None
+    """noise standard deviation in grey levels of 0-255"""
+    scale: Count | None = None
+    """super-resolution factor; 1 deblurs"""
+    phase: Literal["center", "corner"] = "center"
+    """where an LR pixel sits in its block of scale x scale HR pixels: real cameras center"""
+
+
+class ModelSection(Section):
+    """The network."""
+
+    weights: Uri | None = None
+    """URI of a USRNet checkpoint (.pth, .safetensors); null takes the packaged weights"""
+
+
+class EngineSection(Section):
+    """How an image is restored."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """number format of the prior's convolutions; auto takes bf16 where the hardware has it"""
+    boundary: Literal["smooth", "circular"] = "smooth"
+    """smooth extends images to periodic ones; circular is for synthetic, periodic inputs"""
+
+
+class ReadSection(Section):
+    """Tasks that fetch and decode."""
+
+    cpus: Positive = 0.5
+    """CPU share of one task"""
+    tasks: Count | None = None
+    """tasks at once, at most; null leaves it to the cluster's CPUs"""
+
+
+class ReplicasSection(Section):
+    """How many networks work side by side."""
+
+    min: Count = 1
+    """replicas to start with"""
+    max: Count | None = None
+    """replicas at most; null takes as many as the cluster has room for"""
+
+    @model_validator(mode="after")
+    def _min_up_to_max(self) -> Self:
+        if self.max is not None and self.max < self.min:
+            raise ValueError(f"must have max >= min, or max: null; min is {self.min}, max is {self.max}")
+        return self
+
+
+class RestoreSection(Section):
+    """The actors that hold the network."""
+
+    gpus: Gpus | None = None
+    """GPUs of one replica, may be a fraction; null takes 1 where the cluster has GPUs, else 0"""
+    threads: Count | None = None
+    """CPU threads of a replica without GPU; null shares the CPUs among the replicas"""
+    replicas: ReplicasSection = ReplicasSection()
+    unit_megapixels: Positive = 4.0
+    """HR megapixels of one work unit"""
+    unit_items: Count = 64
+    """items of one work unit, at most"""
+
+
+class WriteSection(Section):
+    """Tasks that encode and store."""
+
+    cpus: Positive = 0.5
+    """CPU share of one task"""
+    tasks: Count | None = None
+    """tasks at once, at most; null leaves it to the cluster's CPUs"""
+
+
+class EncodeSection(Section):
+    """The files that are written."""
+
+    format: Literal["png", "tiff"] = "png"
+    """format of the results"""
+    png_level: Annotated[int, Field(ge=0, le=9)] = 1
+    """PNG compression level, 0 (none) to 9 (smallest, slowest)"""
+    tiff_compression: Literal["deflate", "lzw", "none"] = "deflate"
+    """lossless compression of TIFF files"""
+    key: Template | None = None
+    """template of output keys: {key} {stem} {dir} {item_id} {scale} {page}; null mirrors the input"""
+
+
+class LimitsSection(Section):
+    """What is refused as over-limit."""
+
+    scale: Count = 16
+    """largest super-resolution factor"""
+    kernel: Count = 512
+    """largest side of a kernel, HR pixels"""
+    lr_pixels: Count = 2**28
+    """largest LR image, pixels"""
+    bytes: Count = 2**31
+    """largest encoded input, bytes"""
+
+
+class RunSection(Section):
+    """The run as a whole."""
+
+    retry_failed: Literal["none", "transient", "all"] = "transient"
+    """which of the items that failed in earlier runs are tried again"""
+    max_failed_share: Share = 0.0
+    """failed share of this run's items (0 to 1) up to which the job still exits with 0"""
+    progress_seconds: Positive = 5.0
+    """seconds between progress lines where there is no terminal"""
+
+
+class UpscaleConfig(Section):
+    """Settings of jobs/upscale_archive.py."""
+
+    catalog: Uri
+    """URI of the table of items: .parquet, .csv or .jsonl, one file or a folder of them"""
+    catalog_root: Uri | None = None
+    """URI that relative URIs in the catalog are below; null takes the catalog's folder"""
+    output: Uri
+    """URI prefix for images/, manifest/ and run/"""
+    defaults: DefaultsSection = DefaultsSection()
+    model: ModelSection = ModelSection()
+    engine: EngineSection = EngineSection()
+    read: ReadSection = ReadSection()
+    restore: RestoreSection = RestoreSection()
+    write: WriteSection = WriteSection()
+    encode: EncodeSection = EncodeSection()
+    limits: LimitsSection = LimitsSection()
+    run: RunSection = RunSection()
+
+    @model_validator(mode="after")
+    def _default_scale_within_limits(self) -> Self:
+        if self.defaults.scale is not None and self.defaults.scale > self.limits.scale:
+            raise ValueError(
+                f"defaults.scale = {self.defaults.scale} must not exceed limits.scale = {self.limits.scale}; "
+                "lower one or raise the other"
+            )
+        return self
