@@ -60,6 +60,25 @@ def joined() -> Iterator[None]:
         ray.shutdown()
 
 
+def gpus_for(workers: int, asked: int | None) -> int:
+    """GPUs of one training worker: as asked, else 1 where the cluster has one for each, else 0."""
+    if asked is not None:
+        return asked
+    return int(_resources().get("GPU", 0) >= workers)
+
+
+def threads_for(workers: int) -> int:
+    """CPU threads of one training worker: they share the cores, and none is larger than its machine."""
+    machines = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    cores = int(_resources().get("CPU", 1))
+    return max(1, min(cores // workers, int(max(machines, default=1))))
+
+
+def _resources() -> dict[str, float]:
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources
+
+
 def place(
     *,
     gpus: float | None,
@@ -72,7 +91,7 @@ def place(
     write_tasks: int | None,
 ) -> Placement:
     """Fill in what the config leaves open from what the cluster has now."""
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources = _resources()
     cores = max(1, int(resources.get("CPU", 1)))
     if gpus is None:
         gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
