@@ -40,8 +40,9 @@ def go_on(
     notice: takes what a person should know. Raises `ConfigError` when the state there is of another
     training, or the loss is no longer finite.
     """
-    states, started, kept = States(output, pace.keep), time.monotonic(), -1
+    states, started = States(output, pace.keep), time.monotonic()
     _restore_newest(training, states, notice)
+    kept = training.step
     until = None if pace.seconds is None else lambda: time.monotonic() - started >= (pace.seconds or 0)
     for progress in training.run(source, validation, every=pace.every, loaders=pace.loaders, until=until):
         if training.share.rank == 0 and training.step:
