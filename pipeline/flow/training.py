@@ -55,29 +55,31 @@ def train(config: TrainConfig, show: Notice) -> None:
     """
     recipe = recipe_of(config)
     material = gather(config, recipe, show)
-    with cluster.joined():
+    with cluster.joined(show) as own:
         gpus = cluster.gpus_for(config.workers.count, config.workers.gpus)
         threads = config.workers.threads or cluster.threads_for(config.workers.count)
+        # A CPU worker computes on `threads` cores; a GPU worker's Python and loaders need about two.
+        cpus = 2.0 if gpus else float(threads)
+        if own and (problem := cluster.too_many(config.workers.count, cpus, gpus)):
+            raise ConfigError(problem)  # a cluster that was joined may grow; this one would wait for ever
         loaders = config.workers.loaders if config.workers.loaders is not None else (4 if gpus else 0)
         pace = Pace(config.every, config.keep, config.seconds, loaders)
         messages = Queue(actor_options={"num_cpus": 0})
         task = Task(ray.put(material), recipe, pace, config.output, threads, messages)
         with _shown(messages, show) as outcome:
-            _fit(task, config, gpus, threads)
+            _fit(task, config, {"CPU": cpus, "GPU": float(gpus)})
         messages.shutdown()
     outcome.check(recipe.steps)
 
 
-def _fit(task: Task, config: TrainConfig, gpus: int, threads: int) -> None:
-    # A CPU worker computes on `threads` cores; a GPU worker's Python and loaders need about two.
-    resources: dict[str, float] = {"CPU": 2 if gpus else threads, "GPU": gpus}
+def _fit(task: Task, config: TrainConfig, resources: dict[str, float]) -> None:
     folder = StoredFolder(config.output)
     filesystem, path = folder.for_arrow("ray")
     trainer = TorchTrainer(
         work,
         train_loop_config={"task": task},
         scaling_config=ScalingConfig(
-            num_workers=config.workers.count, use_gpu=bool(gpus), resources_per_worker=resources
+            num_workers=config.workers.count, use_gpu=resources["GPU"] > 0, resources_per_worker=resources
         ),
         run_config=RunConfig(
             name="run",  # Ray Train's own notes, of no use to us afterwards
