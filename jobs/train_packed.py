@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from jobs.program import NOT_FINISHED, OK, run
+from pipeline.errors import ConfigError
 from pipeline.training.loop import Training, validation_pairs
 from pipeline.training.output import LocalFolder
 from pipeline.training.pack import read_pack
@@ -30,16 +31,25 @@ def main(argv: Sequence[str]) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     pack = read_pack(args.pack)
+    output = LocalFolder(args.output)
+    make(args.output)
     training = Training(pack.start, pack.recipe, device, perceptual=pack.perceptual)
     source = Source(pack.photographs, pack.recipe, pack.kernels)
     validation = validation_pairs(pack.validation, pack.recipe, pack.kernels, device=device)
     loaders = args.loaders if args.loaders is not None else (8 if device.type == "cuda" else 0)
     pace = Pace(args.every, args.keep, args.seconds, loaders)
     print(f"{len(pack.photographs)} crops to train on, {len(pack.validation)} held out, on {device}", flush=True)
-    for progress in go_on(training, source, validation, LocalFolder(args.output), pace, print):
+    for progress in go_on(training, source, validation, output, pace, print):
         print(words(progress), flush=True)
     print(f"stopped after step {training.step} of {pack.recipe.steps}", flush=True)
     return OK if training.step >= pack.recipe.steps else NOT_FINISHED
+
+
+def make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"OUTPUT must be a folder that can be written to: {error}") from None
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -1,5 +1,6 @@
 """A folder behind a URI, as a training keeps its states in: names relative to the folder."""
 
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,19 @@ class StoredFolder:
         root = uris.absolute(self.uri)
         found = storage.list_files(uris.join(root, folder))
         return [uri.removeprefix(root).lstrip("/") for uri in found]
+
+    def clear(self, folder: str) -> None:
+        """Nothing is left in `folder`; on local disk the folder is gone too."""
+        for name in self.names(folder):
+            self.delete(name)
+        where = uris.join(uris.absolute(self.uri), folder)
+        if uris.is_local(where):
+            shutil.rmtree(where, ignore_errors=True)
+
+    def check_writable(self) -> None:
+        """Raises `StorageError` when nothing can be written here."""
+        self.write(".probe", b"")
+        self.delete(".probe")
 
     def for_arrow(self, name: str) -> tuple[Any, str]:
         """Arrow's file system for the folder `name`, and the path in it; local folders come into being."""

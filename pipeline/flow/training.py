@@ -25,7 +25,7 @@ from ray.util.queue import Empty, Queue
 
 from pipeline.config.train import TrainConfig
 from pipeline.data.folder import StoredFolder
-from pipeline.errors import ConfigError, NotFinished, UnfoldError, WeightsError
+from pipeline.errors import ConfigError, NotFinished, StorageError, UnfoldError, WeightsError
 from pipeline.flow.material import Material, gather, recipe_of
 from pipeline.training.loop import Training, validation_pairs
 from pipeline.training.pairs import Share, Source
@@ -55,6 +55,10 @@ def train(config: TrainConfig, show: Notice) -> None:
     """
     recipe = recipe_of(config)
     material = gather(config, recipe, show)
+    try:
+        StoredFolder(config.output).check_writable()
+    except StorageError as error:
+        raise ConfigError(f"output: {error}") from None
     with cluster.joined(show) as own:
         gpus = cluster.gpus_for(config.workers.count, config.workers.gpus)
         threads = config.workers.threads or cluster.threads_for(config.workers.count)
@@ -93,8 +97,7 @@ def _fit(task: Task, config: TrainConfig, resources: dict[str, float]) -> None:
     except ray.train.TrainingFailedError as error:
         raise _meaning(error) from error
     finally:
-        for name in folder.names("ray"):
-            folder.delete(name)
+        folder.clear("ray")
 
 
 def work(config: dict[str, Any]) -> None:

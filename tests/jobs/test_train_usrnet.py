@@ -199,9 +199,10 @@ def test_the_gan_phase_on_a_cpu_makes_a_usrgan_of_the_packaged_weights(photograp
     assert not torch.equal(usrgan.p.m_tail.weight, packaged.p.m_tail.weight)
 
 
-def test_mistakes_are_found_before_ray_starts(photographs: Path, tmp_path: Path) -> None:
-    shown = job("photographs=/nowhere/at/all", f"output={tmp_path / 'out'}")
+def test_an_output_that_cannot_be_written_is_found_before_ray_starts(photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    shown = job(f"photographs={photographs}", f"output={tmp_path / 'file'}")
     assert shown.returncode == 2
-    assert "there is no image below /nowhere/at/all" in shown.stderr
+    assert "error: output: " in shown.stderr
+    assert str(tmp_path / "file") in shown.stderr
     assert "Traceback" not in shown.stderr
-    assert not (tmp_path / "out").exists()

@@ -34,6 +34,18 @@ def test_what_is_written_replaces_what_was_there_and_may_be_deleted_twice(store:
     store.delete("a.txt")
 
 
+def test_a_folder_is_cleared_with_all_below_and_nothing_beside(tmp_path: Path) -> None:
+    for root in (str(tmp_path / "out"), f"memory://{uuid4().hex}/out"):
+        folder = StoredFolder(root)
+        for name in ("ray/run/a", "ray/b", "rays", "state/c"):
+            folder.write(name, b"x")
+        folder.clear("ray")
+        folder.clear("ray")
+        assert folder.names("ray") == []
+        assert folder.read("rays") == folder.read("state/c") == b"x"
+    assert not (tmp_path / "out" / "ray").exists()
+
+
 def test_nothing_but_the_object_is_left_behind(tmp_path: Path) -> None:
     LocalFolder(tmp_path).write("state/a", b"one")
     assert [file.name for file in (tmp_path / "state").iterdir()] == ["a"]
