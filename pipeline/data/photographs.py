@@ -36,7 +36,7 @@ def load_up_to(
     room = megapixels * 1e6
     for uri in found:
         if room <= 0:
-            notice(f"photographs.megapixels: {megapixels:g} are full after {len(loaded)}; the rest is left out")
+            notice(f"megapixels: {megapixels:g} are full after {len(loaded)} photographs; the rest is left out")
             break
         try:
             photograph = load(uri, smallest)
