@@ -4,10 +4,9 @@ The workers keep the training in the output themselves, so whoever is started ag
 by Ray Train or the whole job by a person, goes on from the last state.
 """
 
-import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +32,8 @@ from pipeline.training.recipe import Recipe
 from pipeline.training.resume import Pace, go_on, words
 
 Notice = Callable[[str], None]
+
+_NOTES = ".ray_train"  # folder in the output for what Ray Train keeps for itself; cleared in the end
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,16 @@ def train(config: TrainConfig, show: Notice) -> None:
         pace = Pace(config.every, config.keep, config.seconds, loaders)
         messages = Queue(actor_options={"num_cpus": 0})
         task = Task(ray.put(material), recipe, pace, config.output, threads, messages)
-        with _shown(messages, show) as outcome:
-            _fit(task, config, {"CPU": cpus, "GPU": float(gpus)})
+        step = _fit(task, config, {"CPU": cpus, "GPU": float(gpus)}, show)
         messages.shutdown()
-    outcome.check(recipe.steps)
+    if step is None or step < recipe.steps:
+        raise NotFinished(f"stopped after step {step} of {recipe.steps}; run again to go on")
 
 
-def _fit(task: Task, config: TrainConfig, resources: dict[str, float]) -> None:
+def _fit(task: Task, config: TrainConfig, resources: dict[str, float], show: Notice) -> int | None:
+    """Run the workers to their end; returns the step they came to."""
     folder = StoredFolder(config.output)
-    filesystem, path = folder.for_arrow("ray")
+    filesystem, path = folder.for_arrow(_NOTES)
     trainer = TorchTrainer(
         work,
         train_loop_config={"task": task},
@@ -86,18 +88,29 @@ def _fit(task: Task, config: TrainConfig, resources: dict[str, float]) -> None:
             num_workers=config.workers.count, use_gpu=resources["GPU"] > 0, resources_per_worker=resources
         ),
         run_config=RunConfig(
-            name="run",  # Ray Train's own notes, of no use to us afterwards
+            name="run",
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=config.workers.restarts),
         ),
     )
+    failures: list[Exception] = []
+    fitting = threading.Thread(target=_catching, args=(trainer.fit, failures), daemon=True)
+    fitting.start()  # not in the main thread, where Ray Train would turn Ctrl-C into success
     try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise _meaning(error) from error
+        step = _listen(task.messages, show, fitting.is_alive)
     finally:
-        folder.clear("ray")
+        folder.clear(_NOTES)
+    if failures:
+        raise _meaning(failures[0]) from failures[0]
+    return step
+
+
+def _catching(action: Callable[[], object], failures: list[Exception]) -> None:
+    try:
+        action()
+    except Exception as error:
+        failures.append(error)
 
 
 def work(config: dict[str, Any]) -> None:
@@ -130,53 +143,28 @@ def _go_on(task: Task, share: Share) -> None:
     tell(training.step)
 
 
-class _Outcome:
-    """What the workers said beside their lines: how far they came, or why they could not go on."""
-
-    def __init__(self) -> None:
-        self.step: int | None = None
-        self.error: UnfoldError | None = None
-
-    def check(self, steps: int) -> None:
-        if self.error is not None:
-            raise self.error
-        if self.step is None or self.step < steps:
-            raise NotFinished(f"stopped after step {self.step} of {steps}; run again to go on")
-
-
-@contextlib.contextmanager
-def _shown(messages: Queue, show: Notice) -> Iterator[_Outcome]:
-    """Inside: lines from the workers are shown as they come."""
-    outcome, ended = _Outcome(), threading.Event()
-
-    def read() -> None:
-        while True:
-            over = ended.is_set()  # asked before, so that nothing put before the end is missed
-            try:
-                message = messages.get(timeout=0.2)
-            except Empty:
-                if over:
-                    return
-                continue
-            except RayError:
-                return
-            if isinstance(message, UnfoldError):
-                outcome.error = message
-            elif isinstance(message, int):
-                outcome.step = message
-            else:
-                show(message)
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    try:
-        yield outcome
-    finally:
-        ended.set()
-        reader.join(30)
+def _listen(messages: Queue, show: Notice, going_on: Callable[[], bool]) -> int | None:
+    """Show the lines from the workers as they come; returns the last step, raises what they could not mend."""
+    step = None
+    while True:
+        over = not going_on()  # asked before, so that nothing put before the end is missed
+        try:
+            message = messages.get(timeout=0.2)
+        except Empty:
+            if over:
+                return step
+            continue
+        except RayError as error:
+            raise NotFinished(f"the cluster was lost ({type(error).__name__}); run again to go on") from None
+        if isinstance(message, UnfoldError):
+            raise message
+        if isinstance(message, int):
+            step = message
+        else:
+            show(message)
 
 
-def _meaning(error: ray.train.TrainingFailedError) -> Exception:
+def _meaning(error: Exception) -> Exception:
     """The error of ours behind it; `NotFinished` where workers died; else, a bug, the error itself."""
     failures = list(getattr(error, "worker_failures", {}).values())
     for failure in failures:

@@ -136,6 +136,14 @@ def test_a_worker_that_dies_is_replaced_and_the_curve_does_not_show_it(
 
 
 @pytest.mark.slow
+def test_ctrl_c_ends_with_exit_code_4_and_leaves_a_state(photographs: Path, small: str, tmp_path: Path) -> None:
+    arguments = (f"photographs={photographs}", f"output={tmp_path}", f"weights={small}", *QUICK, "recipe.steps=4000")
+    code, _ = job_until("step 8/4000", lambda pid: os.kill(pid, signal.SIGINT), *arguments)
+    assert code == 4
+    assert any((tmp_path / "state").glob("*.pt"))
+
+
+@pytest.mark.slow
 def test_time_that_is_up_ends_with_exit_code_4(photographs: Path, small: str, tmp_path: Path) -> None:
     shown = job(f"photographs={photographs}", f"output={tmp_path}", f"weights={small}", *QUICK, "seconds=0.01")
     assert shown.returncode == 4
