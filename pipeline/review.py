@@ -155,7 +155,7 @@ def review(output: str, *, pictures: int, run_id: str | None = None) -> Review:
 FLAG_RULE = "consistency above 1.5 sigma + 2.5 grey levels"
 
 
-def flag_limit(sigma: Array) -> Array:
+def flag_limit(sigma: Array | float) -> Array | float:
     """The consistency above which a result is flagged: see `FLAG_RULE`. sigma: grey levels."""
     return 1.5 * sigma + 2.5
 

@@ -9,7 +9,7 @@ import argparse
 import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar, get_args
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -160,6 +160,6 @@ def _override_value(field: FieldInfo | None, text: str, key: str) -> Any:
 
 def _takes_text(field: FieldInfo | None) -> bool:
     def has_text(hint: Any) -> bool:
-        return hint is str or any(has_text(part) for part in get_args(hint))
+        return hint is str or (get_origin(hint) is not list and any(has_text(part) for part in get_args(hint)))
 
     return field is not None and has_text(field.annotation)

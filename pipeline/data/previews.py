@@ -84,21 +84,25 @@ def enlarged(lr: Pixels, window: Window, scale: int, phase: str) -> Pixels:
     top, left = max(0, window.top - margin), max(0, window.left - margin)
     around = Window(top, left, window.height + 2 * margin, window.width + 2 * margin).of(lr)
     inner = Window(window.top - top, window.left - left, window.height, window.width)
-    return np.rint(inner.of(upscale_bicubic(around, scale, phase), scale).clip(0, 255)).astype(np.uint8)
+    bicubic = upscale_bicubic(around, scale, phase)
+    return np.asarray(np.rint(inner.of(bicubic, scale).clip(0, 255)), np.uint8)
 
 
 def eight_bits(image: npt.NDArray[Any]) -> Pixels:
     """Samples of any integer type as 0-255: what a page can show."""
     if image.dtype == np.uint8:
-        return image
-    return np.rint(image.astype(np.float64) * 255 / np.iinfo(image.dtype).max).astype(np.uint8)
+        return np.asarray(image, np.uint8)
+    scaled = np.rint(image.astype(np.float64) * 255 / np.iinfo(image.dtype).max)
+    return np.asarray(scaled.astype(np.uint8))
 
 
-def webp(pixels: Pixels) -> bytes:
+def webp(pixels: Pixels, *, lossless: bool = False) -> bytes:
     """(h, w), (h, w, 1) or (h, w, 3) uint8 as a WebP file."""
     file = BytesIO()
     flat = pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    Image.fromarray(np.ascontiguousarray(flat)).convert("RGB").save(file, "WEBP", quality=_QUALITY, method=4)
+    Image.fromarray(np.ascontiguousarray(flat)).convert("RGB").save(
+        file, "WEBP", lossless=lossless, quality=_QUALITY, method=4
+    )
     return file.getvalue()
 
 

@@ -6,20 +6,22 @@ archive's size, the page has a fixed number of rows, bars and pictures.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 from markupsafe import Markup
 
-from pipeline.data import previews
+from pipeline import uris
+from pipeline.data import previews, storage
 from pipeline.errors import ItemError
 from pipeline.measure.distribution import Distribution
 from pipeline.measure.progress import duration
 from pipeline.pages.charts import area, histogram, shares
 from pipeline.pages.page import data_uri, number, page, size
-from pipeline.review import GROUPS, STAGES, Review, Row, Setting, flag_limit
+from pipeline.review import GROUPS, STAGES, Review, Row, Setting, flag_limit, review
 
 Card = dict[str, Any]
 
@@ -31,63 +33,77 @@ _MOST_RUNS = 20
 _STEPS = 60  # of the throughput's chart
 
 
-def report_page(review: Review, *, now: datetime) -> bytes:
+def write_report(
+    output: str, uri: str | None = None, *, pictures: int = 6, run_id: str | None = None, now: datetime | None = None
+) -> tuple[str, int]:
+    """Make the report of `output` and store it at `uri` (default: `<output>/report.html`).
+
+    Returns the absolute URI and the file's length in bytes. Raises `StorageError`.
+    """
+    output = uris.absolute(output)
+    uri = uris.absolute(uri or uris.join(output, "report.html"))
+    html = report_page(review(output, pictures=pictures, run_id=run_id), now=now or datetime.now(UTC))
+    storage.write_bytes(uri, html)
+    return uri, len(html)
+
+
+def report_page(found: Review, *, now: datetime) -> bytes:
     """The file. now: the time it is made at, with its zone."""
-    settings, hidden = _settings(review)
+    settings, hidden = _settings(found)
     return page(
         "report.html",
         now=now,
-        review=review,
-        balance=_balance(review),
-        tiles=_tiles(review),
-        failures=sorted(review.failures.values(), key=lambda failure: -failure.count),
-        gallery=_gallery(review),
-        quality=_quality(review),
+        review=found,
+        balance=_balance(found),
+        tiles=_tiles(found),
+        failures=sorted(found.failures.values(), key=lambda failure: -failure.count),
+        gallery=_gallery(found),
+        quality=_quality(found),
         settings=settings,
         hidden_settings=hidden,
-        stages=_stages(review),
-        times=_times(review),
-        runs=[_run(run) for run in review.runs[:_MOST_RUNS]],
-        details=_details(review),
+        stages=_stages(found),
+        times=_times(found),
+        runs=[_run(run) for run in found.runs[:_MOST_RUNS]],
+        details=_details(found),
     )
 
 
-def _balance(review: Review) -> Markup:
-    parts = (("ok", review.done - review.flagged), ("warn", review.flagged), ("bad", review.failed))
+def _balance(found: Review) -> Markup:
+    parts = (("ok", found.done - found.flagged), ("warn", found.flagged), ("bad", found.failed))
     at, pieces = 0.0, ""
     for kind, count in parts:
-        width = 1000 * count / max(1, review.items)
+        width = 1000 * count / max(1, found.items)
         pieces += f'<rect class="{kind}" x="{at:.2f}" width="{width:.2f}" height="10"/>'
         at += width
     return Markup(f'<svg viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true">{pieces}</svg>')
 
 
-def _tiles(review: Review) -> list[tuple[str, str, str]]:
-    tiles = [("Result", f"{number(review.hr_megapixels)} MP", f"from {number(review.lr_megapixels)} MP")]
-    tiles.append(("Files", size(review.bytes_out), f"from {size(review.bytes_in)}"))
-    if record := _timed_run(review):
+def _tiles(found: Review) -> list[tuple[str, str, str]]:
+    tiles = [("Result", f"{number(found.hr_megapixels)} MP", f"from {number(found.lr_megapixels)} MP")]
+    tiles.append(("Files", size(found.bytes_out), f"from {size(found.bytes_in)}"))
+    if record := _timed_run(found):
         rate = record.get("hr_megapixels", 0) / record["seconds"] if record.get("seconds") else 0.0
         tiles.append(("Last run", duration(record.get("seconds", 0)), f"{number(rate)} MP / s"))
-    if review.consistency.count:
-        spread = f"{number(review.consistency.quantile(0.05))} to {number(review.consistency.quantile(0.95))} for 90%"
-        tiles.append(("Median consistency", number(review.consistency.quantile(0.5)), f"grey levels; {spread}"))
-    if review.psnr.count:
-        truths = f"of {review.psnr.count:,} with ground truth"
-        tiles.append(("Median PSNR", f"{number(review.psnr.quantile(0.5))} dB", truths))
-    if review.ssim.count:
-        tiles.append(("Median SSIM", number(review.ssim.quantile(0.5)), "on luma"))
+    if found.consistency.count:
+        spread = f"{number(found.consistency.quantile(0.05))} to {number(found.consistency.quantile(0.95))} for 90%"
+        tiles.append(("Median consistency", number(found.consistency.quantile(0.5)), f"grey levels; {spread}"))
+    if found.psnr.count:
+        truths = f"of {found.psnr.count:,} with ground truth"
+        tiles.append(("Median PSNR", f"{number(found.psnr.quantile(0.5))} dB", truths))
+    if found.ssim.count:
+        tiles.append(("Median SSIM", number(found.ssim.quantile(0.5)), "on luma"))
     return tiles
 
 
-def _timed_run(review: Review) -> Row | None:
-    return next((run for run in review.runs if run["run_id"] == review.timeline.run_id), None)
+def _timed_run(found: Review) -> Row | None:
+    return next((run for run in found.runs if run["run_id"] == found.timeline.run_id), None)
 
 
-def _gallery(review: Review) -> list[dict[str, Any]]:
-    by_psnr = review.ranked_by == "psnr"
+def _gallery(found: Review) -> list[dict[str, Any]]:
+    by_psnr = found.ranked_by == "psnr"
     measure = "PSNR against the ground truth" if by_psnr else "consistency in proportion to sigma"
     words = {
-        "flagged": ("Flagged", f"The furthest beyond the limit: {review.flag_rule}.", "No result is flagged."),
+        "flagged": ("Flagged", f"The furthest beyond the limit: {found.flag_rule}.", "No result is flagged."),
         "worst": ("Worst", f"By {measure}.", ""),
         "best": ("Best", f"By {measure}.", ""),
         "random": ("At random", "Drawn by a hash of the item's id: the same ones each time.", ""),
@@ -99,7 +115,7 @@ def _gallery(review: Review) -> list[dict[str, Any]]:
             "title": words[group][0],
             "about": words[group][1],
             "empty": words[group][2] or "There is none.",
-            "cards": [_card(row, cards) for row in review.showcase.get(group, [])],
+            "cards": [_card(row, cards) for row in found.showcase.get(group, [])],
         }
         for group in GROUPS
     ]
@@ -142,17 +158,17 @@ def _made_card(row: Row) -> Card:
     return {**card, **shown, "width": pair.width, "height": pair.height}
 
 
-def _quality(review: Review) -> list[dict[str, Any]]:
+def _quality(found: Review) -> list[dict[str, Any]]:
     charts = [
-        _histogram(review.consistency, "Consistency", "grey levels", "near sigma is right"),
-        _histogram(review.psnr, "PSNR", "dB", "where the catalog names a ground truth"),
-        _histogram(review.ssim, "SSIM", "", "on luma, 1 is equal"),
+        _histogram(found.consistency, "Consistency", "grey levels", "near sigma is right"),
+        _histogram(found.psnr, "PSNR", "dB", "where the catalog names a ground truth"),
+        _histogram(found.ssim, "SSIM", "", "on luma, 1 is equal"),
     ]
     return [chart for chart in charts if chart]
 
 
 def _histogram(values: Distribution, title: str, unit: str, note: str) -> dict[str, Any] | None:
-    edges, counts = values.bars()
+    edges, counts = values.bars(_bars(values.count))
     if not len(counts):
         return None
     median = values.quantile(0.5)
@@ -171,36 +187,41 @@ def _histogram(values: Distribution, title: str, unit: str, note: str) -> dict[s
     return {"title": title, "note": note, "svg": svg}
 
 
-def _settings(review: Review) -> tuple[list[Setting], int]:
+def _bars(count: int) -> int:
+    """As many as the items can fill (Rice's rule), up to what can be told apart."""
+    return min(40, max(6, math.ceil(2 * math.cbrt(count))))
+
+
+def _settings(found: Review) -> tuple[list[Setting], int]:
     """The most frequent settings, a line for all others, and how many there are if not all are shown."""
-    ordered = sorted(review.settings.values(), key=lambda s: (-s.items, s.scale, s.kernel, s.sigma))
+    ordered = sorted(found.settings.values(), key=lambda s: (-s.items, s.scale, s.kernel, s.sigma))
     rest = Setting(0, "all others", 0.0)
-    for setting in [*ordered[_MOST_SETTINGS:], review.other_settings]:
+    for setting in [*ordered[_MOST_SETTINGS:], found.other_settings]:
         rest += setting
     shown = ordered[:_MOST_SETTINGS]
     return ([*shown, rest], len(ordered)) if rest.items else (shown, 0)
 
 
-def _stages(review: Review) -> dict[str, Any]:
-    total = sum(review.seconds.values()) or 1.0
-    parts = [(stage, review.seconds[stage], 100 * review.seconds[stage] / total) for stage in STAGES]
+def _stages(found: Review) -> dict[str, Any]:
+    total = sum(found.seconds.values()) or 1.0
+    parts = [(stage, found.seconds[stage], 100 * found.seconds[stage] / total) for stage in STAGES]
     label = ", ".join(f"{name} {share:.0f}%" for name, _, share in parts)
     return {"parts": parts, "svg": shares([(name, seconds) for name, seconds, _ in parts], label=label)}
 
 
-def _times(review: Review) -> list[dict[str, Any]]:
+def _times(found: Review) -> list[dict[str, Any]]:
     charts = [
-        _throughput(review),
-        _histogram(review.seconds_per_mp, "Seconds per HR megapixel", "s / MP", "in the restore stage, item by item"),
+        _throughput(found),
+        _histogram(found.seconds_per_mp, "Seconds per HR megapixel", "s / MP", "in the restore stage, item by item"),
     ]
     return [chart for chart in charts if chart]
 
 
-def _throughput(review: Review) -> dict[str, Any] | None:
-    line = review.timeline
+def _throughput(found: Review) -> dict[str, Any] | None:
+    line = found.timeline
     if not line.items:
         return None
-    record = _timed_run(review)
+    record = _timed_run(found)
     begin, end = min(line.items) * line.step, (max(line.items) + 1) * line.step
     if record:
         begin = min(begin, int(datetime.fromisoformat(record["started"]).timestamp()))
@@ -234,8 +255,8 @@ def _run(run: Row) -> dict[str, Any]:
     }
 
 
-def _details(review: Review) -> Sequence[tuple[str, str]]:
-    record = _timed_run(review)
+def _details(found: Review) -> Sequence[tuple[str, str]]:
+    record = _timed_run(found)
     if not record:
         return ()
     versions: Mapping[str, Any] = {**record.get("versions", {}), "python": record.get("python", "?")}

@@ -58,7 +58,7 @@
       find(name).alt = source.alt;
     }
     find("stage").style.setProperty("--width", `${picture.naturalWidth}px`);
-    find("setting").textContent = trial.querySelector(".setting").textContent;
+    find("setting").textContent = about.setting;
     find("facts").textContent = about.facts;
     find("yaml").textContent = about.yaml;
     const trials = inOrder(trial);
