@@ -29,7 +29,7 @@ def histogram(
     bars = [
         _tag(
             "rect",
-            f"<title>{_number(a)} to {_number(b)} {unit}: {n:,}</title>",
+            f"<title>{_number(a)} to {_number(b)} {_escaped(unit)}: {n:,}</title>",
             cls="bar",
             x=x(a) + 0.5,
             y=y(n),
