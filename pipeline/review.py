@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from pipeline import uris
 from pipeline.data import manifest, storage
 from pipeline.errors import ERROR_CODES, ItemError
+from pipeline.measure.consistency import limit
 from pipeline.measure.distribution import Distribution
 from pipeline.records import DONE
 
@@ -152,12 +153,9 @@ def review(output: str, *, pictures: int, run_id: str | None = None) -> Review:
     return found
 
 
-FLAG_RULE = "consistency above 1.5 sigma + 2.5 grey levels"
-
-
-def flag_limit(sigma: Array | float) -> Array | float:
-    """The consistency above which a result is flagged: see `FLAG_RULE`. sigma: grey levels."""
-    return 1.5 * sigma + 2.5
+FLAG_RULE = "consistency above {:.3g} grey levels at sigma 0, {:.3g} at 2.55 and {:.3g} at 7.65".format(
+    *map(limit, (0, 2.55, 7.65))
+)
 
 
 def _run_records(output: str) -> list[Row]:
@@ -254,7 +252,7 @@ class _Picks:
         if not len(shown):
             return
         psnr, consistency = _numbers(shown, "psnr_db"), _numbers(shown, "consistency_rms_255")
-        excess = consistency / flag_limit(_numbers(shown, "sigma"))
+        excess = consistency / _limits(shown)
         lots = np.array([zlib.crc32(name.encode()) for name in shown["item_id"].to_pylist()], float)
         self._keep("random", shown, lots)
         self._keep("flagged", shown, np.where(_flagged(shown), -excess, np.nan))
@@ -280,7 +278,12 @@ class _Picks:
 
 
 def _flagged(done: pa.Table) -> npt.NDArray[np.bool_]:
-    return np.asarray(_numbers(done, "consistency_rms_255") > flag_limit(_numbers(done, "sigma")))
+    return np.asarray(_numbers(done, "consistency_rms_255") > _limits(done))
+
+
+def _limits(done: pa.Table) -> Array:
+    """Of the consistency, see `measure.consistency`."""
+    return np.array([limit(sigma or 0.0) for sigma in done["sigma"].to_pylist()], np.float64)
 
 
 def _numbers(table: pa.Table, name: str) -> Array:

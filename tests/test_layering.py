@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"errors", "records", "physics", "model"},
     "measure": {"errors", "records", "physics", "model"},
     "data": {"errors", "records", "physics", "uris"},
-    "survey": {"errors", "records", "physics", "data", "plan", "resolve"},
+    "survey": {"errors", "records", "uris", "physics", "data", "plan", "resolve"},
     "review": {"errors", "records", "uris", "data", "measure"},
     "explore": {"errors", "records", "data", "measure", "model", "resolve"},
     "pages": {"errors", "uris", "data", "measure", "review", "explore"},

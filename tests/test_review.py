@@ -10,7 +10,7 @@ import pytest
 from pipeline.data import manifest
 from pipeline.errors import ItemError
 from pipeline.records import DONE, FAILED, Outcome
-from pipeline.review import GROUPS, Timeline, flag_limit, review
+from pipeline.review import GROUPS, Timeline, review
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -112,7 +112,7 @@ def test_without_truth_they_go_by_consistency_against_its_limit(tmp_path: Path) 
     assert [row["item_id"] for row in shown.showcase["flagged"]] == ["item-009"]
     assert [row["item_id"] for row in shown.showcase["best"]] == ["item-000"]
     assert shown.flagged == 2
-    assert flag_limit(20.0) > 20.0
+    assert limit(20.0) > 20.0
 
 
 def test_the_random_ones_are_the_same_each_time(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pipeline import uris
 from pipeline.data import storage
 from pipeline.data.schema import MANIFEST_SCHEMA, outcomes_to_table
-from pipeline.errors import StorageError
+from pipeline.errors import CatalogError, StorageError
 from pipeline.records import DONE, Known, Outcome
 
 _READERS = 16  # parts are small and each GET mostly waits for the store
@@ -135,9 +135,14 @@ def _read_parts(uris: Sequence[str], schema: pa.Schema) -> Iterator[tuple[str, p
     """Each part with the schema's columns, in order; a few are fetched ahead, never all."""
 
     def load(uri: str) -> tuple[str, pa.Table]:
-        file = pq.ParquetFile(io.BytesIO(storage.read_bytes(uri)))
-        present = [name for name in schema.names if name in file.schema_arrow.names]
-        return uri, _to_schema(file.read(columns=present), schema)
+        data = storage.read_bytes(uri)
+        try:
+            file = pq.ParquetFile(io.BytesIO(data))
+            present = [name for name in schema.names if name in file.schema_arrow.names]
+            return uri, _to_schema(file.read(columns=present), schema)
+        except (pa.ArrowException, OSError) as error:
+            mend = "delete it, and the next run restores its items again"
+            raise CatalogError(f"{uri} is no part of a manifest: {error}; {mend}") from None
 
     with ThreadPoolExecutor(_READERS) as pool:
         for begin in range(0, len(uris), 2 * _READERS):

@@ -17,11 +17,12 @@ from markupsafe import Markup
 from pipeline import uris
 from pipeline.data import previews, storage
 from pipeline.errors import ItemError
+from pipeline.measure.consistency import is_flagged
 from pipeline.measure.distribution import Distribution
 from pipeline.measure.progress import duration
 from pipeline.pages.charts import area, histogram, shares
 from pipeline.pages.page import data_uri, number, page, size
-from pipeline.review import GROUPS, STAGES, Review, Row, Setting, flag_limit, review
+from pipeline.review import GROUPS, STAGES, Review, Row, Setting, review
 
 Card = dict[str, Any]
 
@@ -137,7 +138,7 @@ def _made_card(row: Row) -> Card:
         "sigma": sigma,
         "psnr": row["psnr_db"],
         "consistency": rms,
-        "flagged": rms is not None and rms > float(flag_limit(sigma)),
+        "flagged": rms is not None and is_flagged(rms, sigma),
         "before": None,
         "trouble": "",
     }
