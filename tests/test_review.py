@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.data import manifest
 from pipeline.errors import ItemError
+from pipeline.measure.consistency import limit
 from pipeline.records import DONE, FAILED, Outcome
 from pipeline.review import GROUPS, Timeline, review
 
