@@ -17,7 +17,8 @@ def explain(model: type[BaseModel], mistake: ErrorDetails, file: str, overridden
     if not path:
         return f"configuration: {mistake['msg'].removeprefix('Value error, ')}"
     start = f"{_source(path, file, overridden)}: {'.'.join(path)}"
-    field, given = field_of(model, path), mistake["input"]
+    key = tuple(part for part in path if not part.isdigit())  # without the place in a list
+    field, given = field_of(model, key), mistake["input"]
     if field is None:
         return f"{start}: there is no such key (given {shown(given)}); {_known(model, path)}"
     meaning = f" ({field.description})" if field.description else ""
