@@ -11,9 +11,10 @@ no item could be shown.
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -24,14 +25,18 @@ from pipeline.config.load import command_line, load_config
 from pipeline.data import storage
 from pipeline.errors import ItemError, WeightsError
 from pipeline.pages.page import size
+from pipeline.records import Item
 from pipeline.resolve import Defaults, Limits
+
+if TYPE_CHECKING:
+    from pipeline.explore import Exploration
 
 
 def main(argv: Sequence[str]) -> int:
     line = command_line(argv, __file__, about=__doc__)
     config = load_config(ExploreConfig, line.config, line.overrides)
 
-    from pipeline.explore import Exploration, Grid, choose, explore, verdicts  # torch takes seconds to import
+    from pipeline.explore import Grid, choose, explore, verdicts  # torch takes seconds to import
     from pipeline.model.checkpoint import load_usrnet
     from pipeline.model.restore import Restorer
     from pipeline.pages.sheet import sheet_page
@@ -47,19 +52,10 @@ def main(argv: Sequence[str]) -> int:
         names=config.items,
         sample=config.sample,
     )
-    found: list[Exploration] = []
-    troubles: list[str] = []
-    for number, item in enumerate(items, start=1):
-        try:
-            if isinstance(item, ItemError):
-                raise item
-            print(f"{number}/{len(items)}  {item.uri}", flush=True)
-            found.append(
-                explore(item, grid, restorer, side=config.side, limits=limits, boundary=config.engine.boundary)
-            )
-        except ItemError as error:
-            troubles.append(f"{error.code}: {error}")
-            print(f"  not shown: {troubles[-1]}", file=sys.stderr)
+    found, troubles = looked_at(
+        items,
+        lambda item: explore(item, grid, restorer, side=config.side, limits=limits, boundary=config.engine.boundary),
+    )
     ranking = verdicts(found)
     now = datetime.now(UTC)
     html = sheet_page(found, ranking, troubles, catalog=uris.absolute(config.catalog), now=now)
@@ -68,6 +64,23 @@ def main(argv: Sequence[str]) -> int:
         print(f"  {verdict.rank}. {verdict.kernel}, sigma {verdict.sigma:g}")
     print(f"look at {uris.absolute(config.page)} ({size(len(html))})")
     return OK if found else TOO_MANY_FAILED
+
+
+def looked_at(
+    items: "Sequence[Item | ItemError]", look: "Callable[[Item], Exploration]"
+) -> "tuple[list[Exploration], list[str]]":
+    """What could be looked at, and for each of the others why not."""
+    found, troubles = [], []
+    for number, item in enumerate(items, start=1):
+        try:
+            if isinstance(item, ItemError):
+                raise item
+            print(f"{number}/{len(items)}  {item.uri}", flush=True)
+            found.append(look(item))
+        except ItemError as error:
+            troubles.append(f"{error.code}: {error}")
+            print(f"  not shown: {troubles[-1]}", file=sys.stderr)
+    return found, troubles
 
 
 def _weights(uri: str) -> bytes:

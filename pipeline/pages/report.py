@@ -22,7 +22,9 @@ from pipeline.measure.distribution import Distribution
 from pipeline.measure.progress import duration
 from pipeline.pages.charts import area, histogram, shares
 from pipeline.pages.page import data_uri, number, page, size
-from pipeline.review import GROUPS, STAGES, Review, Row, Setting, review
+from pipeline.review.archive import review
+from pipeline.review.figures import STAGES, Review, Row, Setting
+from pipeline.review.picks import GROUPS
 
 Card = dict[str, Any]
 

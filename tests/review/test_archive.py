@@ -11,7 +11,9 @@ from pipeline.data import manifest
 from pipeline.errors import ItemError
 from pipeline.measure.consistency import limit
 from pipeline.records import DONE, FAILED, Outcome
-from pipeline.review import GROUPS, Timeline, review
+from pipeline.review.archive import review
+from pipeline.review.figures import Timeline
+from pipeline.review.picks import GROUPS
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -143,7 +145,7 @@ def test_the_newest_run_with_results_is_drawn_unless_another_is_named(tmp_path: 
 
 
 def test_a_setting_an_image_is_kept_as_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.review._MOST_SETTINGS", 3)
+    monkeypatch.setattr("pipeline.review.archive._MOST_SETTINGS", 3)
     manifest.write_part(str(tmp_path), "a", [done(n, kernel=f"psf-{n}.npy") for n in range(10)])
     found = review(str(tmp_path), pictures=0)
     assert (len(found.settings), found.other_settings.items) == (3, 7)
