@@ -186,8 +186,9 @@ def test_the_policy_refuses_even_what_a_script_tries(
     }}"""
     assert page.evaluate(tried) == "refused"
     page.wait_for_timeout(200)
+    assert asked == []
     page.goto(f"{home}/proof")
-    assert asked == ["/proof"]
+    assert "/proof" in asked, "the server does listen"
     page.close()
 
 
