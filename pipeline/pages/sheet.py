@@ -35,7 +35,7 @@ def sheet_page(
         items=items,
         verdicts=[_verdict(v, verdicts[0], explorations) for v in verdicts[:_MOST_VERDICTS]],
         tried=len(verdicts),
-        agreed=any(2 * verdict.first_three > len(explorations) for verdict in verdicts),
+        agreed=bool(verdicts) and 2 * verdicts[0].first_three > len(explorations),
         troubles=troubles,
     )
 

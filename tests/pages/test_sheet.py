@@ -44,7 +44,10 @@ def exploration(name: str, scale: int = 2) -> Exploration:
 
 @pytest.fixture
 def sheet(tmp_path: Path) -> Path:
-    found = [exploration("a.png"), exploration("b.png", scale=1)]
+    found = [
+        exploration("a-plate-with-a-name-that-is-longer-than-a-telephone-is-wide.png"),
+        exploration("b.png", scale=1),
+    ]
     html = sheet_page(found, verdicts(found), ["c.png: there is no such object"], catalog="/archive/c.csv", now=NOW)
     (tmp_path / "sheet.html").write_bytes(html)
     return tmp_path / "sheet.html"
