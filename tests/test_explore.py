@@ -89,6 +89,12 @@ def test_every_kernel_meets_every_sigma_and_the_catalogs_own_setting_is_among_th
     assert best.rank == 1
 
 
+def test_a_kernel_given_by_its_numbers_is_tried_too(catalog: str, restorer: Restorer) -> None:
+    own = replace(item(catalog, "plate-2"), kernel="values", kernel_values=[[1.0, 2.0, 1.0]], kernel_source="catalog")
+    found = explored(restorer, own, "delta")
+    assert [trial.kernel for trial in found.trials] == ["delta", "delta", "values", "values"]
+
+
 def test_only_the_window_is_restored_and_the_whole_is_judged(catalog: str, restorer: Restorer) -> None:
     small, large = (explored(restorer, item(catalog, "plate-4"), "delta", side=side) for side in (64, 1000))
     assert small.trials[0].image.shape[:2] == (64, 64)

@@ -226,7 +226,7 @@ def _throughput(found: Review) -> dict[str, Any] | None:
         return None
     record = _timed_run(found)
     begin, end = min(line.items) * line.step, (max(line.items) + 1) * line.step
-    if record:
+    if record and record.get("started"):
         begin = min(begin, int(datetime.fromisoformat(record["started"]).timestamp()))
     width = max(line.step, -(-(end - begin) // _STEPS))
     rates = [0.0] * -(-(end - begin) // width)

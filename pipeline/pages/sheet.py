@@ -42,9 +42,11 @@ def sheet_page(
 
 def defaults_yaml(kernel: str, sigma: float, scale: int | None, phase: str | None) -> str:
     """The section `defaults` of conf/upscale_archive.yaml; scale and phase only where all items agree."""
-    values: dict[str, Any] = {"kernel": kernel, "sigma": sigma, "scale": scale, "phase": phase}
+    own = kernel == "values"
+    values: dict[str, Any] = {"kernel": None if own else kernel, "sigma": sigma, "scale": scale, "phase": phase}
     known = {key: value for key, value in values.items() if value is not None}
-    return yaml.safe_dump({"defaults": known}, sort_keys=False, allow_unicode=True)
+    note = "# the kernel is the item's own kernel_values: no default for others\n" if own else ""
+    return note + yaml.safe_dump({"defaults": known}, sort_keys=False, allow_unicode=True)
 
 
 def _item(exploration: Exploration, place: int) -> dict[str, Any]:

@@ -155,6 +155,12 @@ def test_what_is_not_shared_by_all_items_is_left_out_of_the_defaults() -> None:
     assert defaults_yaml("delta", 0.0, None, "corner") == "defaults:\n  kernel: delta\n  sigma: 0.0\n  phase: corner\n"
 
 
+def test_a_kernel_of_one_items_own_is_no_default() -> None:
+    assert yaml.safe_load(defaults_yaml("values", 1.0, 2, "center")) == {
+        "defaults": {"sigma": 1.0, "scale": 2, "phase": "center"}
+    }
+
+
 @pytest.mark.parametrize(("evidence", "text"), [(-2.0, "0"), (-2.0032, "-3.2"), (-3.24, "-1,240"), (-np.inf, "0")])
 def test_a_score_counts_from_the_best(evidence: float, text: str) -> None:
     assert score(evidence, -2.0) == text
