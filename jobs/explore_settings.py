@@ -42,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
     from pipeline.pages.sheet import sheet_page
 
     weights = None if config.model.weights is None else io.BytesIO(_weights(config.model.weights))
-    restorer = Restorer(load_usrnet(weights), precision=config.engine.precision)
+    engine = config.engine
+    restorer = Restorer(load_usrnet(weights), precision=engine.precision, compile=engine.compile)
     limits, grid = Limits(**config.limits.model_dump()), Grid(tuple(config.grid.kernels), tuple(config.grid.sigmas))
     items = choose(
         config.catalog,
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     )
     found, troubles = looked_at(
         items,
-        lambda item: explore(item, grid, restorer, side=config.side, limits=limits, boundary=config.engine.boundary),
+        lambda item: explore(item, grid, restorer, side=config.side, limits=limits, boundary=engine.boundary),
     )
     ranking = verdicts(found)
     now = datetime.now(UTC)

@@ -20,7 +20,8 @@ from pipeline.data.catalog import catalog_root, read_catalog
 from pipeline.data.previews import Window, busiest
 from pipeline.errors import CatalogError, ItemError
 from pipeline.measure.evidence import log_evidence, periodogram
-from pipeline.model.restore import BoundaryMode, Restored, Restorer
+from pipeline.model.layout import BoundaryMode
+from pipeline.model.restore import Restored, Restorer
 from pipeline.records import Degradation, Item
 from pipeline.resolve import Defaults, Limits, item_id_of, resolve
 
@@ -224,4 +225,5 @@ def _ranked(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _squeezed(pixels: Pixels) -> Pixels:
-    return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    """As the network takes it: gray without its axis, and a copy, for decoded pixels are read-only."""
+    return np.array(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from pipeline.config.explore import ExploreConfig
 from pipeline.config.report import ReportConfig
+from pipeline.config.train import TrainConfig
 from pipeline.config.upscale import UpscaleConfig
 from pipeline.data.catalog import COLUMNS
 from pipeline.errors import ERROR_CODES
@@ -15,6 +16,7 @@ from pipeline.errors import ERROR_CODES
 ROOT = Path(__file__).resolve().parent.parent
 LOOKING = (ROOT / "docs" / "looking.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("code", ERROR_CODES)
@@ -52,6 +54,11 @@ SHARED = {"defaults", "model", "engine", "limits"}  # sections that are the main
 )
 def test_every_key_of_the_pages_stands_in_their_guide(key: str, default: str) -> None:
     assert f"| `{key}` | {default} |" in LOOKING
+
+
+@pytest.mark.parametrize(("key", "default"), list(keys(TrainConfig)), ids=lambda value: value)
+def test_every_key_of_training_stands_in_its_guide(key: str, default: str) -> None:
+    assert f"| `{key}` | {default} |" in TRAINING
 
 
 @pytest.mark.parametrize("column", COLUMNS)

@@ -44,6 +44,7 @@ class Settings:
     software: str
     weights: bytes
     precision: str
+    compile: str
     boundary: str
     limits: ReadLimits
     encoding: Encoding
@@ -64,7 +65,7 @@ def outcomes(units: Sequence[list[Item]], settings: Settings, placement: Placeme
     ds = _whole_blocks(
         ds,
         Replica,
-        fn_constructor_args=(settings.precision, settings.boundary, placement.threads),
+        fn_constructor_args=(settings.precision, settings.compile, settings.boundary, placement.threads),
         fn_kwargs={"weights": ray.put(settings.weights)},
         num_cpus=placement.cpus,
         num_gpus=placement.gpus or None,

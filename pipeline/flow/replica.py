@@ -13,7 +13,8 @@ import ray
 from pipeline.data.schema import table_to_work, work_to_table
 
 if TYPE_CHECKING:
-    from pipeline.model.restore import BoundaryMode, Restorer
+    from pipeline.model.layout import BoundaryMode
+    from pipeline.model.restore import Restorer
 
 
 class Replica:
@@ -23,8 +24,8 @@ class Replica:
     constructor needs an object cannot be restarted once that object is lost.
     """
 
-    def __init__(self, precision: str, boundary: "BoundaryMode", threads: int) -> None:
-        self._precision, self._boundary, self._threads = precision, boundary, threads
+    def __init__(self, precision: str, compile: str, boundary: "BoundaryMode", threads: int) -> None:
+        self._precision, self._compile, self._boundary, self._threads = precision, compile, boundary, threads
         self._loaded: tuple[Restorer, str] | None = None
 
     def __call__(self, unit: pa.Table, weights: "ray.ObjectRef[bytes]") -> pa.Table:
@@ -44,4 +45,4 @@ class Replica:
 
         torch.set_num_threads(self._threads)
         net = load_usrnet(io.BytesIO(weights))
-        return Restorer(net, precision=self._precision), model_id(net)
+        return Restorer(net, precision=self._precision, compile=self._compile), model_id(net)
