@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from jobs.program import OK, TOO_MANY_FAILED, run
 from pipeline.config.load import command_line, load_config
 from pipeline.config.upscale import UpscaleConfig
+from pipeline.errors import UnfoldError
 from pipeline.measure.summary import closing_words
 
 
@@ -29,8 +30,22 @@ def main(argv: Sequence[str]) -> int:
 
     summary = restore_archive(config)
     print(closing_words(summary))
+    if config.run.report:
+        _report(config.output)
     allowed = round(config.run.max_failed_share * summary.attempted, 6)  # 0.29 of 100 are 29
     return TOO_MANY_FAILED if summary.failed > allowed else OK
+
+
+def _report(output: str) -> None:
+    """The images and the manifest are what counts: a report that cannot be made is said, and no failure."""
+    from pipeline.pages.report import write_report
+
+    try:
+        uri, _ = write_report(output)
+    except UnfoldError as error:
+        print(f"  report    not made: {error}; make it later with jobs/report.py", file=sys.stderr)
+    else:
+        print(f"  report    {uri}")
 
 
 if __name__ == "__main__":

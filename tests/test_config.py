@@ -10,14 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config.explore import ExploreConfig
 from pipeline.config.load import command_line, dump, load_config
+from pipeline.config.report import ReportConfig
 from pipeline.config.section import REQUIRED
 from pipeline.config.train import TrainConfig
 from pipeline.config.upscale import UpscaleConfig
 from pipeline.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-SHIPPED = [(UpscaleConfig, "upscale_archive"), (TrainConfig, "train_usrnet")]
+SHIPPED = [
+    (UpscaleConfig, "upscale_archive"),
+    (TrainConfig, "train_usrnet"),
+    (ExploreConfig, "explore_settings"),
+    (ReportConfig, "report"),
+]
 NEEDED = ("catalog=in/catalog.csv", "output=out")
 
 

@@ -25,6 +25,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "measure": {"errors", "records", "physics", "model"},
     "data": {"errors", "records", "physics", "uris"},
     "survey": {"errors", "records", "uris", "physics", "data", "plan", "resolve"},
+    "review": {"errors", "records", "uris", "data", "measure"},
+    "explore": {"errors", "records", "data", "measure", "model", "resolve"},
+    "pages": {"errors", "uris", "data", "measure", "review", "explore"},
     "stages": {"errors", "records", "uris", "physics", "model", "data", "measure", "plan"},
     "flow": {
         *("errors", "records", "uris", "config", "plan", "resolve", "survey"),
@@ -38,11 +41,19 @@ ONLY_IN = {
     "fsspec": {"data", "model"},
     "s3fs": {"data"},
     "PIL": {"data"},
-    "pyarrow": {"data", "flow"},
+    "pyarrow": {"data", "flow", "review"},
+    "jinja2": {"pages"},
+    "markupsafe": {"pages"},
     "pydantic": {"config"},
 }
 # Modules a read or write worker loads: no torch, not even by way of something else.
-CPU_WORKER = ("pipeline.stages.read", "pipeline.stages.write", "pipeline.flow.graph", "pipeline.survey")
+CPU_WORKER = (
+    "pipeline.stages.read",
+    "pipeline.stages.write",
+    "pipeline.flow.graph",
+    "pipeline.survey",
+    "pipeline.pages.report",
+)
 
 # Modules that run where nothing but torch and numpy is installed.
 BARE = ("pipeline.model.restore", "pipeline.model.checkpoint", "pipeline.training.pack", "jobs.train_packed")

@@ -120,6 +120,8 @@ class RunSection(Section):
     """failed share of this run's items (0 to 1) up to which the job still exits with 0"""
     progress_seconds: Positive = 5.0
     """seconds between progress lines where there is no terminal"""
+    report: bool = False
+    """write <output>/report.html at the end, as jobs/report.py does"""
 
 
 class UpscaleConfig(Section):
