@@ -2,6 +2,7 @@
 
     python jobs/upscale_archive.py [--config conf/NAME.yaml] [key=value ...]
     python jobs/upscale_archive.py catalog=s3://in/catalog.csv output=s3://out/run defaults.scale=2
+    python jobs/upscale_archive.py --plan [--json] ...    what it would cost; writes nothing
 
 The same file serves `ray job submit -- python jobs/upscale_archive.py ...`. Settings and their
 meaning: conf/upscale_archive.yaml. A second run restores only what is missing or has changed.
@@ -18,12 +19,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from jobs.program import OK, TOO_MANY_FAILED, run
 from pipeline.config.load import command_line, load_config
 from pipeline.config.upscale import UpscaleConfig
+from pipeline.errors import ConfigError
 from pipeline.measure.summary import closing_words
+
+VERBS = {
+    "plan": "say what there is to do and what it would cost, and write nothing",
+    "json": "with --plan: as JSON, for programs",
+}
 
 
 def main(argv: Sequence[str]) -> int:
-    line = command_line(argv, __file__, about=__doc__)
+    line = command_line(argv, __file__, about=__doc__, verbs=VERBS)
+    if "json" in line.verbs and "plan" not in line.verbs:
+        raise ConfigError("command line: --json goes with --plan; what a run did stands in its record and manifest")
     config = load_config(UpscaleConfig, line.config, line.overrides)
+    if "plan" in line.verbs:
+        return plan(config, as_json="json" in line.verbs)
 
     from pipeline.flow.archive import restore_archive  # Ray takes seconds to import; a typo should not
 
@@ -31,6 +42,15 @@ def main(argv: Sequence[str]) -> int:
     print(closing_words(summary))
     allowed = config.run.max_failed_share * summary.attempted
     return TOO_MANY_FAILED if summary.failed > allowed else OK
+
+
+def plan(config: UpscaleConfig, *, as_json: bool) -> int:
+    from pipeline.flow import forecast
+    from pipeline.measure.forecast import forecast_words
+
+    result = forecast.forecast_archive(config, say=lambda text: print(text, file=sys.stderr))
+    print(forecast.as_json(result) if as_json else forecast_words(result))
+    return OK
 
 
 if __name__ == "__main__":

@@ -18,15 +18,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "keys": {"errors"},
     "physics": {"errors", "records"},
     "plan": {"errors", "records"},
+    "forecast": {"errors", "records", "plan"},
     "resolve": {"errors", "records", "physics", "uris", "keys", "credentials"},
     "config": {"errors", "keys", "credentials", "resolve"},
     "model": {"errors", "records", "physics"},
     "training": {"errors", "records", "physics", "model"},
-    "measure": {"errors", "records", "physics", "model"},
+    "measure": {"errors", "records", "physics", "model", "forecast"},
     "data": {"errors", "records", "physics", "uris"},
     "survey": {"errors", "records", "physics", "data", "plan", "resolve"},
     "stages": {"errors", "records", "uris", "physics", "model", "data", "measure", "plan"},
-    "flow": {"errors", "records", "uris", "config", "plan", "resolve", "survey", "model", "data", "stages", "measure"},
+    "flow": {
+        *("errors", "records", "uris", "config", "plan", "forecast", "resolve", "survey"),
+        *("model", "data", "stages", "measure"),
+    },
 }
 # Only these rooms may import these packages.
 ONLY_IN = {

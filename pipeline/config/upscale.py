@@ -120,6 +120,17 @@ class RunSection(Section):
     """seconds between progress lines where there is no terminal"""
 
 
+class PlanSection(Section):
+    """What `--plan` estimates from."""
+
+    rates: Literal["measure", "manifest"] = "measure"
+    """measure restores a few items on the cluster; manifest takes the newest run on this output"""
+    seconds: Positive = 60.0
+    """time to measure for, about; longer is more exact"""
+    price_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """price of one GPU for an hour, or of one CPU where there are no GPUs; null leaves the cost out"""
+
+
 class UpscaleConfig(Section):
     """Settings of jobs/upscale_archive.py."""
 
@@ -138,6 +149,7 @@ class UpscaleConfig(Section):
     encode: EncodeSection = EncodeSection()
     limits: LimitsSection = LimitsSection()
     run: RunSection = RunSection()
+    plan: PlanSection = PlanSection()
 
     @model_validator(mode="after")
     def _default_scale_within_limits(self) -> Self:

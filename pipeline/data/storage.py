@@ -85,6 +85,14 @@ def read_bytes(uri: str, *, max_bytes: int | None = None) -> bytes:
     return _persistently(uri, lambda: _read(uri, max_bytes))
 
 
+def read_range(uri: str, start: int, length: int) -> bytes:
+    """`length` bytes of the object at `uri` from `start`, fewer where it ends. Raises `StorageError`."""
+    uri = absolute(uri)
+    filesystem, path = _filesystem(uri)
+    data: bytes = _persistently(uri, lambda: filesystem.cat_file(path, start=start, end=start + length))
+    return data
+
+
 def write_bytes(uri: str, data: bytes) -> None:
     """`data` becomes the object at `uri`, at once or not at all; folders come into being as needed."""
     uri = absolute(uri)
@@ -110,11 +118,16 @@ def list_files(prefix: str, suffixes: Sequence[str] = ()) -> Iterator[str]:
     suffixes: endings to keep, in any case; all when empty. Nothing there: nothing is yielded. One
     folder's names are held at a time. Local symbolic links are followed to files, not to folders.
     """
+    return (uri for uri, _ in list_objects(prefix, suffixes))
+
+
+def list_objects(prefix: str, suffixes: Sequence[str] = ()) -> Iterator[tuple[str, ObjectFacts]]:
+    """What `list_files` yields, with each object's facts as the listing tells them: no call an object."""
     prefix = absolute(prefix)
     endings = tuple(suffix.lower() for suffix in suffixes)
-    for uri in [prefix] if exists(prefix) else _below(prefix):
+    for uri, facts in [(prefix, stat(prefix))] if exists(prefix) else _below(prefix):
         if not endings or uri.lower().endswith(endings):
-            yield uri
+            yield uri, facts
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:
@@ -258,7 +271,7 @@ def _replace_local_file(path: str, data: bytes) -> None:
         raise
 
 
-def _below(folder: str) -> Iterator[str]:
+def _below(folder: str) -> Iterator[tuple[str, ObjectFacts]]:
     """Files below `folder` in the order of their URIs: a folder sorts as its name and a slash."""
     entries = [(_uri_like(folder, entry["name"]), entry) for entry in _listed(folder)]
     named = [(uri + "/" * (entry["type"] == "directory"), entry) for uri, entry in entries if uri != folder]
@@ -266,7 +279,7 @@ def _below(folder: str) -> Iterator[str]:
         if entry["type"] == "directory":
             yield from _below(uri.removesuffix("/"))
         elif entry["type"] == "file" or (entry.get("islink") and os.path.isfile(uri)):
-            yield uri
+            yield uri, ObjectFacts(entry.get("size"), _etag(entry))
 
 
 def _listed(folder: str) -> list[dict[str, Any]]:

@@ -51,8 +51,8 @@ def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print) -
     config = config.model_copy(update={"output": uris.absolute(config.output)})
     started = datetime.now(UTC)
     summary = Summary(new_run_id(started), config.output)
-    weights, summary.model_id = _weights(config.model.weights)
-    plan = _plan(config, summary.model_id, say)
+    weights, summary.model_id = load_weights(config.model.weights)
+    plan = make_plan(config, summary.model_id, say)
     summary.catalog_items, summary.already_done, summary.waiting = plan.items, plan.done, plan.waiting
     say(_announcement(plan))
     progress = Progress(len(plan.todo) + len(plan.invalid), every=config.run.progress_seconds)
@@ -69,7 +69,7 @@ def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print) -
     return summary
 
 
-def _weights(uri: str | None) -> tuple[bytes, str]:
+def load_weights(uri: str | None) -> tuple[bytes, str]:
     """The checkpoint's bytes, proved to be a USRNet, and its model id."""
     from pipeline.model.checkpoint import load_usrnet, model_id, packaged_weights
 
@@ -80,7 +80,8 @@ def _weights(uri: str | None) -> tuple[bytes, str]:
     return data, model_id(load_usrnet(io.BytesIO(data), name=f"model.weights {uri or '(packaged)'}"))
 
 
-def _plan(config: UpscaleConfig, model_id: str, say: Callable[[str], None]) -> Plan:
+def make_plan(config: UpscaleConfig, model_id: str, say: Callable[[str], None]) -> Plan:
+    """What the run has to do; kernel files that look wrong are told to `say`."""
     return survey(
         config.catalog,
         config.output,
@@ -128,7 +129,12 @@ def _outcomes(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) ->
 
 def _restored(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> Iterator[list[Outcome]]:
     units = list(cut_units(plan.todo, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items))
-    placement = cluster.place(
+    yield from graph.outcomes(units, settings(config, plan, weights, run_id), placement(config))
+
+
+def placement(config: UpscaleConfig) -> cluster.Placement:
+    """What the stages get on the cluster that is joined now."""
+    return cluster.place(
         gpus=config.restore.gpus,
         threads=config.restore.threads,
         smallest=config.restore.replicas.min,
@@ -138,7 +144,11 @@ def _restored(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) ->
         read_tasks=config.read.tasks,
         write_tasks=config.write.tasks,
     )
-    settings = graph.Settings(
+
+
+def settings(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> graph.Settings:
+    """What the stages need to know of a run."""
+    return graph.Settings(
         run_id=run_id,
         output=config.output,
         software=SOFTWARE,
@@ -149,7 +159,6 @@ def _restored(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) ->
         encoding=_encoding(config),
         attempts=plan.attempts,
     )
-    yield from graph.outcomes(units, settings, placement)
 
 
 def _encoding(config: UpscaleConfig) -> Encoding:
