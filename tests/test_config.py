@@ -294,3 +294,10 @@ def test_help_shows_what_the_job_is_about(capsys: pytest.CaptureFixture[str], tm
     with pytest.raises(SystemExit, match="0"):
         command_line(["--help"], tmp_path / "jobs" / "some_job.py", "Restores 100% of it.")
     assert "Restores 100% of it." in capsys.readouterr().out
+
+
+def test_verbs_are_flags_that_only_their_job_knows(tmp_path: Path) -> None:
+    line = command_line(["--plan", "a=1"], tmp_path / "jobs" / "some_job.py", verbs={"plan": "say it", "json": "so"})
+    assert line.verbs == {"plan"}
+    with pytest.raises(ConfigError, match="--plan"):
+        command_line(["--plan"], tmp_path / "jobs" / "some_job.py")
