@@ -279,7 +279,7 @@ def test_dump_gives_back_the_same_configuration() -> None:
 
 def test_the_config_file_lies_beside_the_jobs_and_is_named_like_the_job(tmp_path: Path) -> None:
     line = command_line(["a=1", "--config", "x.yaml", "b.c=2"], tmp_path / "jobs" / "some_job.py")
-    assert line == (Path("x.yaml"), ("a=1", "b.c=2"))
+    assert line == (Path("x.yaml"), ("a=1", "b.c=2"), frozenset())
     assert command_line([], tmp_path / "jobs" / "some_job.py").config == tmp_path / "conf" / "some_job.yaml"
 
 

@@ -80,5 +80,5 @@ def test_counts_are_exact_bytes_near_and_nothing_is_written(tmp_path: Path) -> N
 
 def test_a_manifest_without_these_weights_is_refused(tmp_path: Path) -> None:
     write_archive(tmp_path, 1)
-    with pytest.raises(ConfigError, match="plan.rates=measure"):
+    with pytest.raises(ConfigError, match=r"plan\.rates=measure"):
         forecast_archive(configured(tmp_path, "plan.rates=manifest"), say=lambda _: None)
