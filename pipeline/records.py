@@ -17,6 +17,7 @@ DONE = "done"
 FAILED = "failed"
 
 PHASES = ("center", "corner")
+SOURCES = ("catalog", "sidecar", "default", "estimated")  # where an item's value came from
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Item:
     uri: absolute. key: output key below `<output>/images/`, without the format's ending decided
     later. kernel: canonical specification, a URI, or "values" when `kernel_values` holds it.
     sigma: grey levels of 0-255. width, height: LR pixels after EXIF orientation; etag, size: the
-    content's identity; None where the catalog does not say. *_source: catalog or default.
+    content's identity; None where the catalog does not say. *_source: one of `SOURCES`.
     """
 
     item_id: str

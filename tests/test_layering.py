@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"errors", "records", "physics", "model"},
     "measure": {"errors", "records", "physics", "model", "forecast"},
     "data": {"errors", "records", "physics", "uris"},
+    "index": {"errors", "records", "uris", "data"},
     "survey": {"errors", "records", "physics", "data", "plan", "resolve"},
     "stages": {"errors", "records", "uris", "physics", "model", "data", "measure", "plan"},
     "flow": {
@@ -43,7 +44,13 @@ ONLY_IN = {
     "pydantic": {"config"},
 }
 # Modules a read or write worker loads: no torch, not even by way of something else.
-CPU_WORKER = ("pipeline.stages.read", "pipeline.stages.write", "pipeline.flow.graph", "pipeline.survey")
+CPU_WORKER = (
+    "pipeline.stages.read",
+    "pipeline.stages.write",
+    "pipeline.flow.graph",
+    "pipeline.survey",
+    "pipeline.index",
+)
 
 SOURCES = sorted((ROOT / "pipeline").rglob("*.py"))
 

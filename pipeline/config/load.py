@@ -10,7 +10,7 @@ import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, NoReturn, TypeVar, get_args
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -169,6 +169,6 @@ def _override_value(field: FieldInfo | None, text: str, key: str) -> Any:
 
 def _takes_text(field: FieldInfo | None) -> bool:
     def has_text(hint: Any) -> bool:
-        return hint is str or any(has_text(part) for part in get_args(hint))
+        return hint is str or (get_origin(hint) is not list and any(has_text(part) for part in get_args(hint)))
 
     return field is not None and has_text(field.annotation)

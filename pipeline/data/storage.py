@@ -18,7 +18,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 import fsspec
@@ -118,16 +118,54 @@ def list_files(prefix: str, suffixes: Sequence[str] = ()) -> Iterator[str]:
     suffixes: endings to keep, in any case; all when empty. Nothing there: nothing is yielded. One
     folder's names are held at a time. Local symbolic links are followed to files, not to folders.
     """
-    return (uri for uri, _ in list_objects(prefix, suffixes))
-
-
-def list_objects(prefix: str, suffixes: Sequence[str] = ()) -> Iterator[tuple[str, ObjectFacts]]:
-    """What `list_files` yields, with each object's facts as the listing tells them: no call an object."""
     prefix = absolute(prefix)
     endings = tuple(suffix.lower() for suffix in suffixes)
-    for uri, facts in [(prefix, stat(prefix))] if exists(prefix) else _below(prefix):
+    for uri in [prefix] if exists(prefix) else _below(prefix):
         if not endings or uri.lower().endswith(endings):
-            yield uri, facts
+            yield uri
+
+
+class Entry(NamedTuple):
+    """What a listing tells of one name in a folder; facts: None for a folder in it."""
+
+    uri: str
+    facts: ObjectFacts | None
+
+
+def folder_pages(folder: str) -> Iterator[list[Entry]]:
+    """What lies in a folder, itself not walked into: page by page on S3, all at once elsewhere.
+
+    Order is the storage's. Nothing there: nothing is yielded. Raises `StorageError`.
+    """
+    folder = absolute(folder)
+    if split_scheme(folder)[0] in ("s3", "s3a"):
+        yield from _s3_pages(folder)
+        return
+    page = []
+    for entry in _listed(folder):
+        uri, is_folder = _uri_like(folder, entry["name"]), entry["type"] == "directory"
+        if is_folder or entry["type"] == "file" or (entry.get("islink") and os.path.isfile(uri)):
+            page.append(Entry(uri, None if is_folder else ObjectFacts(entry.get("size"), _etag(entry))))
+    yield page
+
+
+def _s3_pages(folder: str) -> Iterator[list[Entry]]:
+    filesystem, path = _filesystem(folder)
+    bucket, _, key = path.partition("/")
+    request: dict[str, str] = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/"}
+    scheme = split_scheme(folder)[0]
+    while True:
+        found: dict[str, Any] = _persistently(folder, lambda: filesystem.call_s3("list_objects_v2", **request))
+        folders = [Entry(f"{scheme}://{bucket}/{p['Prefix'][:-1]}", None) for p in found.get("CommonPrefixes", ())]
+        files = [
+            Entry(f"{scheme}://{bucket}/{o['Key']}", ObjectFacts(o["Size"], _etag(o)))
+            for o in found.get("Contents", ())
+            if not o["Key"].endswith("/")
+        ]
+        yield folders + files
+        if not found.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = found["NextContinuationToken"]
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:
@@ -271,7 +309,7 @@ def _replace_local_file(path: str, data: bytes) -> None:
         raise
 
 
-def _below(folder: str) -> Iterator[tuple[str, ObjectFacts]]:
+def _below(folder: str) -> Iterator[str]:
     """Files below `folder` in the order of their URIs: a folder sorts as its name and a slash."""
     entries = [(_uri_like(folder, entry["name"]), entry) for entry in _listed(folder)]
     named = [(uri + "/" * (entry["type"] == "directory"), entry) for uri, entry in entries if uri != folder]
@@ -279,7 +317,7 @@ def _below(folder: str) -> Iterator[tuple[str, ObjectFacts]]:
         if entry["type"] == "directory":
             yield from _below(uri.removesuffix("/"))
         elif entry["type"] == "file" or (entry.get("islink") and os.path.isfile(uri)):
-            yield uri, ObjectFacts(entry.get("size"), _etag(entry))
+            yield uri
 
 
 def _listed(folder: str) -> list[dict[str, Any]]:
