@@ -19,7 +19,7 @@ from pipeline.credentials import holds_secret, shown
 from pipeline.errors import ItemError
 from pipeline.keys import fill_template
 from pipeline.physics.kernels import GRAMMAR, canonical_spec, is_analytic
-from pipeline.records import PHASES, SOURCES, Item, checked_scale, checked_sigma, normalized_kernel
+from pipeline.records import PHASES, SIGMA_AUTO, SOURCES, Item, checked_scale, checked_sigma, normalized_kernel
 
 Row = Mapping[str, object]
 
@@ -31,11 +31,11 @@ _LARGEST_INT64 = 2**63 - 1  # what a column of the manifest can hold
 class Defaults:
     """What an absent catalog value becomes; None: the item fails as missing-metadata.
 
-    kernel: specification or URI. sigma: grey levels of 0-255. phase: center or corner.
+    kernel: specification or URI. sigma: grey levels of 0-255, or auto. phase: center or corner.
     """
 
     kernel: str | None = None
-    sigma: float | None = None
+    sigma: float | str | None = None
     scale: int | None = None
     phase: str = "center"
 
@@ -181,8 +181,10 @@ def _scale(row: Row, defaults: Defaults, limits: Limits) -> tuple[int, str]:
         raise ItemError(error.code, f"{setting.name}: {error}") from None
 
 
-def _sigma(row: Row, defaults: Defaults) -> tuple[float, str]:
+def _sigma(row: Row, defaults: Defaults) -> tuple[float | None, str]:
     setting = _setting(row, defaults, "sigma")
+    if setting.value == SIGMA_AUTO:
+        return None, "estimated"
     try:
         return checked_sigma(setting.value), setting.source
     except ItemError as error:

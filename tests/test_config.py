@@ -155,7 +155,7 @@ WRONG = [
     ("restore.replicas={min: 4, max: 2}", ["restore.replicas", "max >= min", "4", "2"]),
     ("defaults.scale=2.0", ["defaults.scale = 2.0", "integer", "1 deblurs"]),
     ("defaults.scale=20", ["defaults.scale = 20", "limits.scale = 16", "lower one"]),
-    ("defaults.sigma=300", ["defaults.sigma = 300", "less than or equal to 255", "grey levels"]),
+    ("defaults.sigma=300", ["defaults.sigma = 300", "from 0 to 255, or auto", "grey levels"]),
     ("defaults.sigma=.nan", ["defaults.sigma = nan", "finite"]),
     ("defaults.phase=middle", ["defaults.phase = 'middle'", "'center' or 'corner'"]),
     ("defaults.kernel=gausian(2)", ["defaults.kernel = 'gausian(2)'", "gaussian(sd)", ".npz"]),

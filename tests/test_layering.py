@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plan": {"errors", "records"},
     "forecast": {"errors", "records", "plan"},
     "resolve": {"errors", "records", "physics", "uris", "keys", "credentials"},
-    "config": {"errors", "keys", "credentials", "resolve"},
+    "config": {"errors", "records", "keys", "credentials", "resolve"},
     "model": {"errors", "records", "physics"},
     "training": {"errors", "records", "physics", "model"},
     "measure": {"errors", "records", "physics", "model", "forecast"},

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Count, Gpus, Kernel, Positive, Section, Share, Template, Uri
+from pipeline.config.section import Count, Gpus, Kernel, Positive, Section, Share, Sigma, Template, Uri
 
 
 class DefaultsSection(Section):
@@ -12,8 +12,8 @@ class DefaultsSection(Section):
 
     kernel: Kernel | None = None
     """kernel specification (lengths in HR pixels), or URI of a kernel file"""
-    sigma: Annotated[float, Field(ge=0, le=255)] | None = None
-    """noise standard deviation in grey levels of 0-255"""
+    sigma: Sigma = None
+    """noise standard deviation in grey levels of 0-255; auto estimates it from each image"""
     scale: Count | None = None
     """super-resolution factor; 1 deblurs"""
     phase: Literal["center", "corner"] = "center"
