@@ -13,6 +13,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+_LEAST_SIDE = 8  # pixels; narrower images are mirrored, for scikit-image takes them for colours
+
 
 def estimate_sigma(pixels_hwc: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> float:
     """Noise standard deviation in grey levels of 0-255, the mean over channels; 0 for a flat image.
@@ -29,5 +31,6 @@ def _of_channel(plane: npt.NDArray[np.float64]) -> float:
 
     if not np.ptp(plane):
         return 0.0
-    sigma = float(by_wavelets(plane[:, :, None], average_sigmas=True, channel_axis=2))  # type: ignore[no-untyped-call]
+    margins = [(0, max(0, _LEAST_SIDE - n)) for n in plane.shape]
+    sigma = float(by_wavelets(np.pad(plane, margins, mode="symmetric")))  # type: ignore[no-untyped-call]
     return 0.0 if math.isnan(sigma) else sigma
