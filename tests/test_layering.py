@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "measure": {"errors", "records", "physics", "model", "forecast"},
     "data": {"errors", "records", "physics", "uris"},
     "index": {"errors", "records", "uris", "data"},
-    "survey": {"errors", "records", "physics", "data", "plan", "resolve"},
+    "survey": {"errors", "records", "uris", "physics", "data", "plan", "resolve"},
     "stages": {"errors", "records", "uris", "physics", "model", "data", "measure", "plan"},
     "flow": {
         *("errors", "records", "uris", "config", "plan", "forecast", "resolve", "survey"),

@@ -183,7 +183,7 @@ def _measure(
 ) -> None:
     begin = last = monotonic()
     try:
-        with cluster.joined():
+        with cluster.joined(say):
             for number, (cell, rows) in enumerate(_results(config, inputs, todo), start=1):
                 _write(uri_of(cell), rows)
                 if monotonic() - last >= config.progress_seconds or number == len(todo):

@@ -51,9 +51,9 @@ def forecast_archive(config: UpscaleConfig, say: Callable[[str], None] = print) 
         return result
     items = _sized(plan.todo, result)
     begin = monotonic()
-    with cluster.joined():
+    with cluster.joined(say) as own:
         joining = monotonic() - begin
-        placement = archive.placement(config)
+        placement = archive.place(config, own, say)
         measurement = _measurement(config, plan, items, weights, model_id, placement)
         machines = _machines(config, placement)
     startup = measurement.startup_seconds + planning + (joining if measurement.alone else 0.0)
