@@ -12,6 +12,7 @@ run.max_failed_share allows, 4 not finished, run again.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -20,6 +21,7 @@ from jobs.program import OK, TOO_MANY_FAILED, run
 from pipeline.config.load import command_line, load_config
 from pipeline.config.upscale import UpscaleConfig
 from pipeline.errors import ConfigError
+from pipeline.measure.log import json_line, sayer
 from pipeline.measure.summary import closing_words
 
 VERBS = {
@@ -38,8 +40,8 @@ def main(argv: Sequence[str]) -> int:
 
     from pipeline.flow.archive import restore_archive  # Ray takes seconds to import; a typo should not
 
-    summary = restore_archive(config)
-    print(closing_words(summary))
+    summary = restore_archive(config, say=sayer(config.run.log))
+    print(closing_words(summary) if config.run.log == "text" else json_line("summary", **asdict(summary)))
     allowed = round(config.run.max_failed_share * summary.attempted, 6)  # 0.29 of 100 are 29
     return TOO_MANY_FAILED if summary.failed > allowed else OK
 

@@ -118,6 +118,10 @@ class RunSection(Section):
     """failed share of this run's items (0 to 1) up to which the job still exits with 0"""
     progress_seconds: Positive = 5.0
     """seconds between progress lines where there is no terminal"""
+    log: Literal["text", "json"] = "text"
+    """text for people, or json: every line an object with time and event"""
+    metrics_port: Annotated[int, Field(ge=1024, le=65535)] | None = None
+    """port for Prometheus on a cluster that the job starts itself; null leaves it to Ray"""
 
 
 class PlanSection(Section):

@@ -25,7 +25,9 @@ from pipeline.data import manifest, storage
 from pipeline.errors import ConfigError, ItemError, NotFinished, StorageError, WeightsError
 from pipeline.flow import cluster, graph
 from pipeline.flow.cluster import Placement
+from pipeline.flow.metrics import Metrics
 from pipeline.measure.progress import Progress
+from pipeline.measure.stages import Stages
 from pipeline.measure.summary import Summary
 from pipeline.plan import Plan, cut_units
 from pipeline.records import Outcome
@@ -65,15 +67,16 @@ def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print) -
     plan = make_plan(config, summary.model_id, say)
     summary.catalog_items, summary.already_done, summary.waiting = plan.items, plan.done, plan.waiting
     say(_announcement(plan))
-    progress = Progress(len(plan.todo) + len(plan.invalid), every=config.run.progress_seconds)
+    total = len(plan.todo) + len(plan.invalid)
+    progress = Progress(total, every=config.run.progress_seconds, log=config.run.log)
     _prove_writable(summary, config, started)
     try:
         with progress:
-            for unit in _outcomes(config, plan, weights, summary.run_id, say):
+            for unit in _outcomes(config, plan, weights, summary.run_id, say, progress.stages):
                 progress.add(unit)
         summary.finished = True
     finally:
-        _account(summary, progress, len(plan.todo) + len(plan.invalid), started)
+        _account(summary, progress, total, started)
         _write_last_record(summary, config, started, say)
     if summary.missing:
         raise NotFinished(f"{summary.missing} items came out of the flow without an outcome; run again")
@@ -124,15 +127,26 @@ def _announcement(plan: Plan) -> str:
 
 
 def _outcomes(
-    config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, say: Callable[[str], None]
+    config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, say: Callable[[str], None], stages: Stages
 ) -> Iterator[list[Outcome]]:
-    """Every outcome of the run, recorded in the manifest before it comes out here."""
+    """Every outcome of the run, recorded in the manifest before it comes out here.
+
+    stages: are told their workers once they are known.
+    """
     yield from _record_invalid(plan.invalid, config.output, run_id)
     if plan.todo:
         try:
-            with cluster.joined(say) as own:
+            with cluster.joined(say, config.run.metrics_port) as own:
                 placement = place(config, own, say)
-                yield from _restored(config, plan, weights, run_id, placement)
+                stages.workers = {
+                    "read": placement.read_tasks,
+                    "restore": placement.largest,
+                    "write": placement.write_tasks,
+                }
+                metrics = Metrics(len(plan.todo), placement)
+                for unit in _restored(config, plan, weights, run_id, placement):
+                    metrics.add(unit)
+                    yield unit
         except (ray.exceptions.RayError, StorageError) as error:
             if _is_a_bug(error):
                 raise
