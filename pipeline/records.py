@@ -178,6 +178,7 @@ class Outcome:
     seconds_restore: float | None = None
     seconds_write: float | None = None
     consistency_rms_255: float | None = None
+    consistency_flagged: bool | None = None
     psnr_db: float | None = None
     ssim: float | None = None
     software: str | None = None

@@ -25,6 +25,7 @@ _ARROW_TYPES: dict[object, pa.DataType] = {
     str: pa.string(),
     int: pa.int64(),
     float: pa.float64(),
+    bool: pa.bool_(),
     bytes: pa.large_binary(),
     datetime: pa.timestamp("us", tz="UTC"),
     list[list[float]]: pa.list_(pa.list_(pa.float64())),

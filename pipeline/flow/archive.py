@@ -230,7 +230,7 @@ def _is_a_bug(error: BaseException) -> bool:
 
 def _account(summary: Summary, progress: Progress, planned: int, started: datetime) -> None:
     tally = progress.tally
-    summary.done, summary.failures = tally.done, dict(tally.failures)
+    summary.done, summary.failures, summary.flagged = tally.done, dict(tally.failures), tally.flagged
     summary.missing = planned - tally.count
     summary.lr_megapixels, summary.hr_megapixels = tally.lr_pixels / 1e6, tally.hr_pixels / 1e6
     summary.seconds = (datetime.now(UTC) - started).total_seconds()

@@ -23,6 +23,7 @@ class Tally:
     def __init__(self) -> None:
         self.done = 0
         self.failures: Counter[str] = Counter()
+        self.flagged = 0
         self.lr_pixels = 0
         self.hr_pixels = 0
 
@@ -30,6 +31,7 @@ class Tally:
         for outcome in outcomes:
             if outcome.status == DONE:
                 self.done += 1
+                self.flagged += bool(outcome.consistency_flagged)
                 self.lr_pixels += (outcome.lr_width or 0) * (outcome.lr_height or 0)
                 self.hr_pixels += (outcome.sr_width or 0) * (outcome.sr_height or 0)
             else:
