@@ -18,7 +18,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from pipeline import uris
-from pipeline.data import catalog_parts
+from pipeline.data import catalog_parts, storage
 from pipeline.data.catalog_parts import Row
 from pipeline.data.listing import order, walk
 from pipeline.data.peek import header_facts
@@ -79,13 +79,16 @@ def index(
     Raises `StorageError`, `CatalogError`.
     """
     prefix, catalog = uris.absolute(prefix), uris.absolute(catalog)
+    if storage.exists(prefix):
+        raise CatalogError(f"prefix: {prefix} is an object, not a folder; name the folder that holds the images")
     result, before = Indexed(), catalog_parts.state(catalog)
     known = catalog_parts.rows(catalog, before) if before and before.get("prefix") == prefix else iter(())
     suffixes = tuple(ending.lower() for ending in endings)
     pairs = paired(_wanted(walk(prefix), prefix, exclude), lambda uri: uri.lower().endswith(suffixes))
     entries = _compared(_in_order(pairs, prefix), known, prefix, result)
     with ThreadPoolExecutor(readers) as pool:
-        rows = _counted(_mapped(pool, lambda e: _rows(e, headers), entries, 4 * readers), defaults, result, seen)
+        images = _mapped(pool, lambda entry: _rows(entry, headers), entries, 4 * readers)
+        rows = _not_all_gone(_counted(images, defaults, result, seen), result)
         result.parts, result.parts_written = catalog_parts.write(
             catalog, rows, before=before, about={"version": 1, "prefix": prefix}
         )
@@ -236,6 +239,14 @@ def _counted(
             result.rows += 1
             yield _with_defaults(row, defaults)
         seen(result)
+
+
+def _not_all_gone(rows: Iterable[Row], result: Indexed) -> Iterator[Row]:
+    """An archive that vanished is rather one that is not mounted, or was renamed."""
+    yield from rows
+    if result.gone and not result.images:
+        what = f"all {result.gone} images of the catalog are gone and there are no others"
+        raise CatalogError(f"{what}; correct `prefix`, or delete the catalog if they are meant to be gone")
 
 
 def _with_defaults(row: Row, defaults: Mapping[str, object]) -> Row:

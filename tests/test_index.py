@@ -11,7 +11,7 @@ from PIL import Image
 from pipeline import uris
 from pipeline.data import catalog_parts, peek, sidecars, storage
 from pipeline.data.catalog import read_catalog
-from pipeline.errors import ItemError
+from pipeline.errors import CatalogError, ItemError
 from pipeline.index import Indexed, index
 from pipeline.resolve import Defaults, Limits, resolve
 
@@ -230,3 +230,20 @@ def test_another_prefix_is_indexed_from_scratch(tmp_path: Path) -> None:
     result = index(f"{tmp_path}/two/in", f"{tmp_path}/catalog", **options)  # type: ignore[arg-type]
     assert (result.new, result.gone) == (1, 0)
     assert [row["uri"] for row in read_catalog(f"{tmp_path}/catalog")] == [f"{tmp_path}/two/in/a.png"]
+
+
+def test_an_archive_that_vanished_does_not_empty_its_catalog(root: str) -> None:
+    put(root, "in/a.png", png(4))
+    indexed(root)
+    storage.delete(uris.join(root, "in/a.png"))
+    with pytest.raises(CatalogError, match="are gone"):
+        indexed(root)
+    assert list(rows(root)) == ["a.png"]
+
+
+def test_a_prefix_that_is_an_object_is_refused_and_an_empty_one_is_an_empty_catalog(root: str) -> None:
+    assert indexed(root).images == 0
+    assert rows(root) == {}
+    put(root, "in", b"x")
+    with pytest.raises(CatalogError, match="not a folder"):
+        indexed(root)

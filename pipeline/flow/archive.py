@@ -83,15 +83,15 @@ def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print) -
     return summary
 
 
-def load_weights(uri: str | None) -> tuple[bytes, str]:
-    """The checkpoint's bytes, proved to be a USRNet, and its model id."""
+def load_weights(uri: str | None, key: str = "model.weights") -> tuple[bytes, str]:
+    """The checkpoint's bytes, proved to be a USRNet, and its model id. key: the setting that names it."""
     from pipeline.model.checkpoint import load_usrnet, model_id, packaged_weights
 
     try:
         data = packaged_weights() if uri is None else storage.read_bytes(uris.absolute(uri))
     except ItemError as error:
-        raise WeightsError(f"model.weights: {error}") from None
-    return data, model_id(load_usrnet(io.BytesIO(data), name=f"model.weights {uri or '(packaged)'}"))
+        raise WeightsError(f"{key}: {error}") from None
+    return data, model_id(load_usrnet(io.BytesIO(data), name=f"{key} {uri or '(packaged)'}"))
 
 
 def make_plan(config: UpscaleConfig, model_id: str, say: Callable[[str], None]) -> Plan:

@@ -23,8 +23,9 @@ from ray.util import ActorPool
 from pipeline import uris
 from pipeline.config.evaluate import EvaluateConfig
 from pipeline.data import images, kernels, storage
-from pipeline.errors import ConfigError, ItemError, NotFinished, StorageError, WeightsError
+from pipeline.errors import ConfigError, ItemError, NotFinished, StorageError
 from pipeline.flow import cluster
+from pipeline.flow.archive import load_weights
 from pipeline.measure.progress import duration
 from pipeline.measure.tables import BICUBIC, Cell, cells, markdown
 
@@ -86,22 +87,11 @@ def _inputs(config: EvaluateConfig) -> tuple[Inputs, dict[str, str]]:
     weights: dict[str, bytes] = {}
     methods = {BICUBIC: ""} if config.baseline == "bicubic" else {}
     for uri in config.weights or (None,):
-        name, data, model = _weights(uri)
-        if name in methods:
-            name = str(uri)
+        data, model = load_weights(uri, "weights")
+        name = "packaged" if uri is None else uri.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+        name = str(uri) if name in methods else name  # two files of one name in two folders
         weights[name], methods[name] = data, model
     return Inputs(_images(config.images), weights, _kernels(config), _bicubic(config)), methods
-
-
-def _weights(uri: str | None) -> tuple[str, bytes, str]:
-    from pipeline.model.checkpoint import load_usrnet, model_id, packaged_weights
-
-    try:
-        data = packaged_weights() if uri is None else storage.read_bytes(uris.absolute(uri))
-    except ItemError as error:
-        raise WeightsError(f"weights: {error}") from None
-    net = load_usrnet(io.BytesIO(data), name=f"weights {uri or '(packaged)'}")
-    return "packaged" if uri is None else uri.rsplit("/", 1)[-1].rsplit(".", 1)[0], data, model_id(net)
 
 
 def _images(folder: str) -> dict[str, Pixels]:

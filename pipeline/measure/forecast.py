@@ -70,10 +70,15 @@ def _cell(cell: Cell) -> str:
 
 def _costs(forecast: Forecast) -> list[str]:
     rate = forecast.hr_megapixels_per_second
+    if rate is None:
+        return [
+            f"measured    {forecast.measured}",
+            "none of the items tried could be restored: time and bytes are unknown",
+        ]
     return [
         f"measured    {forecast.measured}",
         f"bytes       {size(forecast.bytes_in)} in, about {size(forecast.bytes_out)} out",
-        f"speed       {f'{rate:.3f} HR MP/s a replica' if rate else 'unknown'}, {forecast.replicas} replicas",
+        f"speed       {rate:.3f} HR MP/s a replica, {forecast.replicas} replicas",
         f"time        about {duration(forecast.seconds)}, of it {duration(forecast.seconds_startup)} start and end",
         f"hours       {forecast.device_hours:.3g} {forecast.device} hours",
         *([] if forecast.cost is None else [_cost(forecast, forecast.cost)]),

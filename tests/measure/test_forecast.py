@@ -17,6 +17,7 @@ def test_the_page_tells_counts_reasons_workload_and_cost() -> None:
             cells=[cell],
             sizes={"from headers": 7, "guessed": 0},
             hr_megapixels=10.0,
+            hr_megapixels_per_second=0.08,
             seconds=130.0,
             device="GPU",
             device_hours=0.04,
@@ -42,3 +43,9 @@ def test_with_nothing_to_do_there_is_no_estimate() -> None:
 
 def test_sizes_read_well() -> None:
     assert [size(n) for n in (0, 999, 1234, 5.1e9, 2e16)] == ["0 B", "999 B", "1.2 kB", "5.1 GB", "20.0 PB"]
+
+
+def test_where_nothing_could_be_measured_no_figure_is_made_up() -> None:
+    words = forecast_words(Forecast(1, done=0, waiting=0, todo=1, cells=[Cell(2, "1-4 MP", 1, 0.5, 2.0)], seconds=9.0))
+    assert "unknown" in words
+    assert "9s" not in words
