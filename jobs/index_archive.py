@@ -61,7 +61,7 @@ def words(result: Indexed, seconds: float) -> str:
         f"  catalog   {result.rows} rows in {result.parts} parts, {result.parts_written} of them written",
     ]
     if result.bad:
-        lines += [f"  bad       {result.bad} images whose sidecar cannot be used; they will fail as bad-metadata:"]
+        lines += [f"  bad       {result.bad}: images fail as bad-metadata if their sidecar cannot be used"]
         lines += [f"    {problem}" for problem in result.problems]
     return "\n".join(lines)
 

@@ -34,7 +34,9 @@ _HEADER = ("width", "height", "mode")
 
 @dataclass
 class Indexed:
-    """What an indexing found. Counts are images; problems: the first few texts of unusable sidecars."""
+    """What an indexing found. Counts are images; bad: unusable sidecars, and folders that no
+    URI can name; problems: the first few of them in words.
+    """
 
     images: int = 0
     new: int = 0
@@ -47,6 +49,10 @@ class Indexed:
     rows: int = 0
     parts: int = 0
     parts_written: int = 0
+
+    def refuse(self, problem: object) -> None:
+        self.bad += 1
+        self.problems = [*self.problems, str(problem)][:5]
 
     @property
     def unchanged(self) -> int:
@@ -84,7 +90,7 @@ def index(
     result, before = Indexed(), catalog_parts.state(catalog)
     known = catalog_parts.rows(catalog, before) if before and before.get("prefix") == prefix else iter(())
     suffixes = tuple(ending.lower() for ending in endings)
-    pairs = paired(_wanted(walk(prefix), prefix, exclude), lambda uri: uri.lower().endswith(suffixes))
+    pairs = paired(_wanted(walk(prefix, result.refuse), prefix, exclude), lambda uri: uri.lower().endswith(suffixes))
     entries = _compared(_in_order(pairs, prefix), known, prefix, result)
     with ThreadPoolExecutor(readers) as pool:
         images = _mapped(pool, lambda entry: _rows(entry, headers), entries, 4 * readers)
@@ -233,8 +239,7 @@ def _counted(
         result.sidecars_read += image.sidecar_read
         result.headers_read += image.header_read
         if problem := image.rows[0].get("problem"):
-            result.bad += 1
-            result.problems = [*result.problems, problem][:5]
+            result.refuse(problem)
         for row in image.rows:
             result.rows += 1
             yield _with_defaults(row, defaults)

@@ -7,17 +7,20 @@ names of the folders beside the path that is walked.
 Knows no image and no table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pipeline.data.storage import Entry, folder_pages
-from pipeline.errors import CatalogError
+from pipeline.errors import CatalogError, ItemError
 from pipeline.uris import absolute
 
 Key = tuple[tuple[bool, str], ...]
 
 
-def walk(prefix: str) -> Iterator[Entry]:
-    """Every object below the folder `prefix`, with its facts. Raises `StorageError`, `CatalogError`."""
+def walk(prefix: str, refused: Callable[[ItemError], None] = lambda _: None) -> Iterator[Entry]:
+    """Every object below the folder `prefix`, with its facts. Raises `StorageError`, `CatalogError`.
+
+    refused: is told of folders that no URI can name (control characters, `..`); they are left out.
+    """
     folder = absolute(prefix)
     folders: list[str] = []
     last = ""
@@ -33,7 +36,12 @@ def walk(prefix: str) -> Iterator[Entry]:
             last = entry.uri
             yield entry
     for below in sorted(folders):
-        yield from walk(below)
+        try:
+            absolute(below)
+        except ItemError as error:
+            refused(error)
+        else:
+            yield from walk(below, refused)
 
 
 def order(uri: str, prefix: str) -> Key:

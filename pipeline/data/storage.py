@@ -161,7 +161,9 @@ def _s3_pages(folder: str) -> Iterator[list[Entry]]:
     scheme = split_scheme(folder)[0]
     while True:
         found: dict[str, Any] = _persistently(folder, lambda: filesystem.call_s3("list_objects_v2", **request))
-        folders = [Entry(f"{scheme}://{bucket}/{p['Prefix'][:-1]}", None) for p in found.get("CommonPrefixes", ())]
+        # a key that holds `//` has no URI here: `absolute` refuses it
+        below = [p["Prefix"][:-1] for p in found.get("CommonPrefixes", ()) if not p["Prefix"].endswith("//")]
+        folders = [Entry(f"{scheme}://{bucket}/{name}", None) for name in below]
         files = [
             Entry(f"{scheme}://{bucket}/{o['Key']}", ObjectFacts(o["Size"], _etag(o)))
             for o in found.get("Contents", ())

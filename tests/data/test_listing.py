@@ -83,3 +83,21 @@ def test_a_storage_that_lists_in_no_order_is_refused(monkeypatch: pytest.MonkeyP
 
 def test_an_empty_prefix_has_no_objects(tmp_path: Path, s3_prefix: str) -> None:
     assert list(walk(str(tmp_path))) == list(walk(s3_prefix)) == list(walk(str(tmp_path / "gone"))) == []
+
+
+def test_keys_that_no_uri_can_name_are_left_out_and_never_walked_in_circles(
+    s3_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AWS keeps `a//b`; SeaweedFS does not, so its answer is changed here."""
+    storage.write_bytes(f"{s3_prefix}/a.png", b"x")
+    filesystem, told = storage._filesystem(s3_prefix)[0], []
+    call = filesystem.call_s3
+
+    def answer(*args, **options):  # type: ignore[no-untyped-def]
+        found = call(*args, **options)
+        extra = [{"Prefix": options["Prefix"] + name} for name in ("/", "../", "tab\t/")]
+        return {**found, "CommonPrefixes": [*found.get("CommonPrefixes", ()), *extra]}
+
+    monkeypatch.setattr(filesystem, "call_s3", answer)
+    assert [entry.uri for entry in walk(s3_prefix, told.append)] == [f"{s3_prefix}/a.png"]
+    assert len(told) == 2

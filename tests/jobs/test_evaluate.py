@@ -17,6 +17,7 @@ def job(folder: Path, *settings: str, limit: float = 240) -> subprocess.Complete
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=limit, check=False)
 
 
+@pytest.mark.slow
 def test_it_prints_the_tables_and_paths_are_relative_to_where_it_runs(tmp_path: Path) -> None:
     (tmp_path / "hr").mkdir()
     Image.fromarray(np.zeros((24, 24, 3), np.uint8)).save(tmp_path / "hr" / "a.png")

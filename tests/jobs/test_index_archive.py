@@ -24,7 +24,7 @@ def test_it_says_what_it_found_and_what_is_wrong(tmp_path: Path, capsys: pytest.
     assert main([f"prefix={tmp_path}/in", f"catalog={tmp_path}/catalog", "exclude=[x/*]", "defaults.scale=2"]) == 0
     shown = capsys.readouterr().out
     assert "2 images in 0s: 2 new, 0 changed, 0 unchanged; 0 gone" in shown
-    assert "bad       1 images" in shown
+    assert "bad       1: images fail as bad-metadata" in shown
     assert "b.json is no JSON" in shown
     assert len(list(read_catalog(f"{tmp_path}/catalog"))) == 2
 
