@@ -188,7 +188,8 @@ def _settings(item: Item, grid: Grid, limits: Limits) -> tuple[list[_Setting], l
     troubles = []
     own = item.kernel_source == "catalog"
     specs = dict.fromkeys([*grid.kernels, *([item.kernel] if own else [])])
-    sigmas = sorted({*grid.sigmas, *([item.sigma] if item.sigma_source == "catalog" else [])})
+    own_sigma = item.sigma if item.sigma_source == "catalog" else None  # None as well where it says `auto`
+    sigmas = sorted({*grid.sigmas, *([own_sigma] if own_sigma is not None else [])})
     for spec in specs:
         try:
             kernel = _kernel(item, spec, limits)
@@ -196,7 +197,7 @@ def _settings(item: Item, grid: Grid, limits: Limits) -> tuple[list[_Setting], l
             troubles.append(f"{spec}: {error}")
             continue
         for sigma in sigmas:
-            given = own and item.sigma_source == "catalog" and (spec, sigma) == (item.kernel, item.sigma)
+            given = own and (spec, sigma) == (item.kernel, own_sigma)
             settings.append(_Setting(spec, Degradation(kernel, item.scale, sigma), given))
     return settings, troubles
 

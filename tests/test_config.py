@@ -162,7 +162,7 @@ WRONG = [
     ("restore.replicas={min: 4, max: 2}", ["restore.replicas", "max >= min", "4", "2"]),
     ("defaults.scale=2.0", ["defaults.scale = 2.0", "integer", "1 deblurs"]),
     ("defaults.scale=20", ["defaults.scale = 20", "limits.scale = 16", "lower one"]),
-    ("defaults.sigma=300", ["defaults.sigma = 300", "less than or equal to 255", "grey levels"]),
+    ("defaults.sigma=300", ["defaults.sigma = 300", "from 0 to 255, or auto", "grey levels"]),
     ("defaults.sigma=.nan", ["defaults.sigma = nan", "finite"]),
     ("defaults.phase=middle", ["defaults.phase = 'middle'", "'center' or 'corner'"]),
     ("defaults.kernel=gausian(2)", ["defaults.kernel = 'gausian(2)'", "gaussian(sd)", ".npz"]),
@@ -286,7 +286,7 @@ def test_dump_gives_back_the_same_configuration() -> None:
 
 def test_the_config_file_lies_beside_the_jobs_and_is_named_like_the_job(tmp_path: Path) -> None:
     line = command_line(["a=1", "--config", "x.yaml", "b.c=2"], tmp_path / "jobs" / "some_job.py")
-    assert line == (Path("x.yaml"), ("a=1", "b.c=2"))
+    assert line == (Path("x.yaml"), ("a=1", "b.c=2"), frozenset())
     assert command_line([], tmp_path / "jobs" / "some_job.py").config == tmp_path / "conf" / "some_job.yaml"
 
 
@@ -301,3 +301,10 @@ def test_help_shows_what_the_job_is_about(capsys: pytest.CaptureFixture[str], tm
     with pytest.raises(SystemExit, match="0"):
         command_line(["--help"], tmp_path / "jobs" / "some_job.py", "Restores 100% of it.")
     assert "Restores 100% of it." in capsys.readouterr().out
+
+
+def test_verbs_are_flags_that_only_their_job_knows(tmp_path: Path) -> None:
+    line = command_line(["--plan", "a=1"], tmp_path / "jobs" / "some_job.py", verbs={"plan": "say it", "json": "so"})
+    assert line.verbs == {"plan"}
+    with pytest.raises(ConfigError, match="--plan"):
+        command_line(["--plan"], tmp_path / "jobs" / "some_job.py")

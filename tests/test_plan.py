@@ -118,3 +118,7 @@ def test_items_of_unknown_size_come_last_within_their_scale() -> None:
         sized.item_id,
         unknown.item_id,
     ]
+
+
+def test_an_estimated_sigma_is_other_work_than_any_number() -> None:
+    assert item(sigma=None).work_id not in {item(sigma=sigma).work_id for sigma in (0.0, 2.55)}

@@ -308,3 +308,21 @@ def test_whatever_a_row_holds_it_is_an_item_or_an_item_error(row: dict[str, obje
 def test_one_odd_value_in_a_sound_row_is_an_item_or_an_item_error(name: str, value: Any) -> None:
     with suppress(ItemError):
         assert item(**{name: value}).uri
+
+
+def test_sigma_auto_waits_for_the_image_and_says_so() -> None:
+    for mine in (item(sigma="auto"), item(defaults=changed("sigma", "auto"))):
+        assert (mine.sigma, mine.sigma_source) == (None, "estimated")
+    assert item(sigma=3, defaults=changed("sigma", "auto")).sigma == 3.0
+    assert refusal(sigma="automatic").code == "bad-sigma"
+
+
+def test_a_catalog_may_know_where_its_values_came_from() -> None:
+    mine = item(scale=3, scale_source="sidecar", kernel_values=[[1.0]], kernel_source="sidecar", phase="center")
+    assert (mine.scale_source, mine.kernel_source, mine.phase_source) == ("sidecar", "sidecar", "catalog")
+    assert item(scale=3, scale_source="hearsay").scale_source == "catalog"
+
+
+def test_a_problem_of_the_catalog_is_the_items_failure() -> None:
+    error = refusal(problem="the sidecar a.json is no JSON", scale=2)
+    assert (error.code, str(error)) == ("bad-metadata", "the sidecar a.json is no JSON")

@@ -52,4 +52,5 @@ def _otf(kernel: Tensor, height: int, width: int) -> Tensor:
     kh, kw = kernel.shape[-2:]
     psf = kernel.new_zeros(*kernel.shape[:-2], height, width)
     psf[..., :kh, :kw] = kernel
-    return torch.fft.fft2(torch.roll(psf, (-(kh // 2), -(kw // 2)), dims=(-2, -1)))
+    transfer: Tensor = torch.fft.fft2(torch.roll(psf, (-(kh // 2), -(kw // 2)), dims=(-2, -1)))
+    return transfer

@@ -25,9 +25,9 @@ from pipeline.physics.degradation import degrade
 from pipeline.records import Degradation
 
 try:
-    import PIL.Image as pillow
+    from PIL import Image
 except ImportError:  # a bare machine
-    pillow = None  # type: ignore[assignment]
+    Image = None  # type: ignore[assignment]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -128,16 +128,16 @@ def _restored(restorer: Restorer, cases: Sequence[Case]) -> list[Pixels]:
 
 
 def _decode(data: bytes) -> Pixels:
-    if pillow is not None:
-        return np.asarray(pillow.open(io.BytesIO(data)))
+    if Image is not None:
+        return np.asarray(Image.open(io.BytesIO(data)))
     pixels: Pixels = np.load(io.BytesIO(data))
     return pixels
 
 
 def _encode(image: Pixels) -> bytes:
     buffer = io.BytesIO()
-    if pillow is not None:
-        pillow.fromarray(image).save(buffer, "PNG", compress_level=1)
+    if Image is not None:
+        Image.fromarray(image).save(buffer, "PNG", compress_level=1)
     else:
         np.save(buffer, image)
     return buffer.getvalue()

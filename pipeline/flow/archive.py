@@ -25,7 +25,9 @@ from pipeline.data import manifest, storage
 from pipeline.errors import ConfigError, ItemError, NotFinished, StorageError, WeightsError
 from pipeline.flow import cluster, graph
 from pipeline.flow.cluster import Placement
+from pipeline.flow.metrics import Metrics
 from pipeline.measure.progress import Progress
+from pipeline.measure.stages import Stages
 from pipeline.measure.summary import Summary
 from pipeline.plan import Plan, cut_units
 from pipeline.records import Outcome
@@ -61,37 +63,39 @@ def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print) -
     config = config.model_copy(update={"output": uris.absolute(config.output)})
     started = datetime.now(UTC)
     summary = Summary(new_run_id(started), config.output)
-    weights, summary.model_id = _weights(config.model.weights)
-    plan = _plan(config, summary.model_id, say)
+    weights, summary.model_id = load_weights(config.model.weights)
+    plan = make_plan(config, summary.model_id, say)
     summary.catalog_items, summary.already_done, summary.waiting = plan.items, plan.done, plan.waiting
     say(_announcement(plan))
-    progress = Progress(len(plan.todo) + len(plan.invalid), every=config.run.progress_seconds)
+    total = len(plan.todo) + len(plan.invalid)
+    progress = Progress(total, every=config.run.progress_seconds, log=config.run.log)
     _prove_writable(summary, config, started)
     try:
         with progress:
-            for unit in _outcomes(config, plan, weights, summary.run_id, say):
+            for unit in _outcomes(config, plan, weights, summary.run_id, say, progress.stages):
                 progress.add(unit)
         summary.finished = True
     finally:
-        _account(summary, progress, len(plan.todo) + len(plan.invalid), started)
+        _account(summary, progress, total, started)
         _write_last_record(summary, config, started, say)
     if summary.missing:
         raise NotFinished(f"{summary.missing} items came out of the flow without an outcome; run again")
     return summary
 
 
-def _weights(uri: str | None) -> tuple[bytes, str]:
-    """The checkpoint's bytes, proved to be a USRNet, and its model id."""
+def load_weights(uri: str | None, key: str = "model.weights") -> tuple[bytes, str]:
+    """The checkpoint's bytes, proved to be a USRNet, and its model id. key: the setting that names it."""
     from pipeline.model.checkpoint import load_usrnet, model_id, packaged_weights
 
     try:
         data = packaged_weights() if uri is None else storage.read_bytes(uris.absolute(uri))
     except ItemError as error:
-        raise WeightsError(f"model.weights: {error}") from None
-    return data, model_id(load_usrnet(io.BytesIO(data), name=f"model.weights {uri or '(packaged)'}"))
+        raise WeightsError(f"{key}: {error}") from None
+    return data, model_id(load_usrnet(io.BytesIO(data), name=f"{key} {uri or '(packaged)'}"))
 
 
-def _plan(config: UpscaleConfig, model_id: str, say: Callable[[str], None]) -> Plan:
+def make_plan(config: UpscaleConfig, model_id: str, say: Callable[[str], None]) -> Plan:
+    """What the run has to do; kernel files that look wrong are told to `say`."""
     return survey(
         config.catalog,
         config.output,
@@ -123,15 +127,26 @@ def _announcement(plan: Plan) -> str:
 
 
 def _outcomes(
-    config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, say: Callable[[str], None]
+    config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, say: Callable[[str], None], stages: Stages
 ) -> Iterator[list[Outcome]]:
-    """Every outcome of the run, recorded in the manifest before it comes out here."""
+    """Every outcome of the run, recorded in the manifest before it comes out here.
+
+    stages: are told their workers once they are known.
+    """
     yield from _record_invalid(plan.invalid, config.output, run_id)
     if plan.todo:
         try:
-            with cluster.joined(say) as own:
-                placement = _placement(config, own, say)
-                yield from _restored(config, plan, weights, run_id, placement)
+            with cluster.joined(say, config.run.metrics_port) as own:
+                placement = place(config, own, say)
+                stages.workers = {
+                    "read": placement.read_tasks,
+                    "restore": placement.largest,
+                    "write": placement.write_tasks,
+                }
+                metrics = Metrics(len(plan.todo), placement)
+                for unit in _restored(config, plan, weights, run_id, placement):
+                    metrics.add(unit)
+                    yield unit
         except (ray.exceptions.RayError, StorageError) as error:
             if _is_a_bug(error):
                 raise
@@ -140,7 +155,7 @@ def _outcomes(
         manifest.settle(config.output)
 
 
-def _placement(config: UpscaleConfig, own: bool, say: Callable[[str], None]) -> Placement:
+def place(config: UpscaleConfig, own: bool, say: Callable[[str], None]) -> Placement:
     """Where the stages run; a cluster of our own never grows, so what does not fit now never will."""
     placement = cluster.place(
         gpus=config.restore.gpus,
@@ -163,7 +178,12 @@ def _restored(
     config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, placement: Placement
 ) -> Iterator[list[Outcome]]:
     units = list(cut_units(plan.todo, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items))
-    settings = graph.Settings(
+    yield from graph.outcomes(units, settings(config, plan, weights, run_id), placement)
+
+
+def settings(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> graph.Settings:
+    """What the stages need to know of a run."""
+    return graph.Settings(
         run_id=run_id,
         output=config.output,
         software=SOFTWARE,
@@ -175,7 +195,6 @@ def _restored(
         encoding=_encoding(config),
         attempts=plan.attempts,
     )
-    yield from graph.outcomes(units, settings, placement)
 
 
 def _encoding(config: UpscaleConfig) -> Encoding:
@@ -212,7 +231,7 @@ def _is_a_bug(error: BaseException) -> bool:
 
 def _account(summary: Summary, progress: Progress, planned: int, started: datetime) -> None:
     tally = progress.tally
-    summary.done, summary.failures = tally.done, dict(tally.failures)
+    summary.done, summary.failures, summary.flagged = tally.done, dict(tally.failures), tally.flagged
     summary.missing = planned - tally.count
     summary.lr_megapixels, summary.hr_megapixels = tally.lr_pixels / 1e6, tally.hr_pixels / 1e6
     summary.seconds = (datetime.now(UTC) - started).total_seconds()
