@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Only these rooms may import these packages.
 ONLY_IN = {
     "ray": {"flow"},
-    "torch": {"physics", "model", "training", "measure", "flow"},
+    "torch": {"bench", "physics", "model", "training", "measure", "flow"},
     "fsspec": {"data", "model"},
     "s3fs": {"data"},
     "PIL": {"bench", "data"},
