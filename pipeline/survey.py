@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 
-from pipeline.data import images, kernels, manifest
+from pipeline.data import kernels, manifest
 from pipeline.data.catalog import catalog_root, read_catalog
 from pipeline.errors import ItemError
 from pipeline.physics.kernels import is_analytic
-from pipeline.plan import Plan, digest, invalid_outcome, make_plan, work_id
+from pipeline.plan import ENDINGS, SAME, SAME_ENDING, Plan, digest, invalid_outcome, make_plan, work_id
 from pipeline.records import Item, Outcome
 from pipeline.resolve import Defaults, Limits, item_id_of, resolve, uri_of
 
@@ -45,7 +45,8 @@ def survey(
         digest(model_id, repr(defaults), repr(limits)),
         warn,
     )
-    ending = images.EXTENSIONS[str(encode["format"])]
+    format = str(encode["format"])
+    ending = SAME_ENDING if format == SAME else ENDINGS[format][0]
     return make_plan(resolved, manifest.known(output), output_ending=ending, retry_failed=retry_failed)
 
 

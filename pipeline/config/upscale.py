@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from pipeline.config.section import Count, Gpus, Kernel, Positive, Section, Share, Template, Uri
 
+Quality = Annotated[int, Field(ge=1, le=100)]
+
 
 class DefaultsSection(Section):
     """For items whose catalog row does not say; empty, so that nothing is assumed in silence."""
@@ -86,12 +88,22 @@ class WriteSection(Section):
 class EncodeSection(Section):
     """The files that are written."""
 
-    format: Literal["png", "tiff"] = "png"
-    """format of the results"""
+    format: Literal["png", "tiff", "jpeg", "webp", "avif", "same"] = "png"
+    """format of the results; same keeps the one that the input's name ends in, png where it ends in no other"""
+    depth: Literal["keep", 8, 16] = "keep"
+    """bits a sample; keep writes 16 for 16 and floats for floats, 8 and 16 write at most so many"""
     png_level: Annotated[int, Field(ge=0, le=9)] = 1
     """PNG compression level, 0 (none) to 9 (smallest, slowest)"""
-    tiff_compression: Literal["deflate", "lzw", "none"] = "deflate"
-    """lossless compression of TIFF files"""
+    tiff_compression: Literal["deflate", "zstd", "lzw", "none"] = "deflate"
+    """lossless compression of TIFF files; zstd is the quickest, deflate is read everywhere"""
+    jpeg_quality: Quality = 95
+    """JPEG quality, 1 to 100"""
+    webp_quality: Quality = 90
+    """WebP quality, 1 to 100; 100 is lossless"""
+    avif_quality: Quality = 90
+    """AVIF quality, 1 to 100"""
+    provenance: bool = True
+    """whether the results' XMP names software, model and scale"""
     key: Template | None = None
     """template of output keys: {key} {stem} {dir} {item_id} {scale} {page}; null mirrors the input"""
 

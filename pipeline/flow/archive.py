@@ -21,12 +21,12 @@ import ray.exceptions
 from pipeline import uris
 from pipeline.config.load import dump
 from pipeline.config.upscale import UpscaleConfig
-from pipeline.data import manifest, storage
+from pipeline.data import images, manifest, storage
 from pipeline.errors import ItemError, NotFinished, StorageError, WeightsError
 from pipeline.flow import cluster, graph
 from pipeline.measure.progress import Progress
 from pipeline.measure.summary import Summary
-from pipeline.plan import Plan, cut_units
+from pipeline.plan import SAME, Plan, cut_units
 from pipeline.records import Outcome
 from pipeline.resolve import Defaults, Limits
 from pipeline.stages.read import ReadLimits
@@ -97,7 +97,13 @@ def _plan(config: UpscaleConfig, model_id: str, say: Callable[[str], None]) -> P
 
 def _encode_identity(config: UpscaleConfig) -> dict[str, object]:
     """The encode settings that change pixels or names; a faster compression does not redo an archive."""
-    return {"format": config.encode.format, "key": config.encode.key, "boundary": config.engine.boundary}
+    encode = config.encode
+    identity: dict[str, object] = {"format": encode.format, "key": encode.key, "boundary": config.engine.boundary}
+    if encode.depth != "keep":
+        identity["depth"] = encode.depth
+    qualities = {"jpeg": encode.jpeg_quality, "webp": encode.webp_quality, "avif": encode.avif_quality}
+    lossy = qualities if encode.format == SAME else {encode.format: qualities.get(encode.format)}
+    return identity | {f"{name}_quality": quality for name, quality in lossy.items() if quality is not None}
 
 
 def _announcement(plan: Plan) -> str:
@@ -154,11 +160,15 @@ def _restored(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) ->
 
 def _encoding(config: UpscaleConfig) -> Encoding:
     encode = config.encode
-    options: dict[str, dict[str, Any]] = {
-        "png": {"png_level": encode.png_level},
-        "tiff": {"tiff_compression": encode.tiff_compression},
-    }
-    return Encoding(encode.format, options[encode.format])
+    options = images.Options(
+        depth=encode.depth,
+        png_level=encode.png_level,
+        tiff_compression=encode.tiff_compression,
+        jpeg_quality=encode.jpeg_quality,
+        webp_quality=encode.webp_quality,
+        avif_quality=encode.avif_quality,
+    )
+    return Encoding(encode.format, options, encode.provenance)
 
 
 def _record_invalid(invalid: list[Outcome], output: str, run_id: str) -> Iterator[list[Outcome]]:

@@ -57,7 +57,7 @@ def outcomes(units: Sequence[list[Item]], settings: Settings, placement: Placeme
     ds = _whole_blocks(
         ds,
         _read_unit,
-        fn_kwargs={"limits": settings.limits},
+        fn_kwargs={"limits": settings.limits, "encoding": settings.encoding},
         num_cpus=placement.read_cpus,
         compute=TaskPoolStrategy(size=placement.read_tasks),
     )
@@ -91,8 +91,8 @@ def outcomes(units: Sequence[list[Item]], settings: Settings, placement: Placeme
         yield table_to_outcomes(unit)
 
 
-def _read_unit(unit: pa.Table, limits: ReadLimits) -> pa.Table:
-    return work_to_table(read(table_to_items(unit), limits=limits))
+def _read_unit(unit: pa.Table, limits: ReadLimits, encoding: Encoding) -> pa.Table:
+    return work_to_table(read(table_to_items(unit), limits=limits, encoding=encoding))
 
 
 def _write_unit(
@@ -106,7 +106,7 @@ def _write_unit(
     tried = ray.get(attempts)
     written = [
         replace(work.outcome, run_id=run_id, software=software, attempts=tried.get(work.outcome.item_id, 0) + 1)
-        for work in write(table_to_work(unit), output=output, encoding=encoding)
+        for work in write(table_to_work(unit), output=output, encoding=encoding, software=software)
     ]
     manifest.write_part(output, run_id, written)
     return outcomes_to_table(written)

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,11 +29,12 @@ from pipeline.model.usrnet import USRNet
 from pipeline.physics.boundary import extend_periodic
 from pipeline.physics.data_step import Observation, observe, observed_spectrum
 from pipeline.physics.fourier import Shape
-from pipeline.records import Degradation
+from pipeline.records import Degradation, Pixels, white
 
-Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Image = Pixels
 BoundaryMode = Literal["smooth", "circular"]
 
+_DTYPES = (np.uint8, np.uint16, np.float32)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # The prior sees far, but what a border ramp changes fades within a few pixels beyond the kernel.
@@ -95,7 +95,7 @@ class Restorer:
     ) -> list[Restored | ItemError]:
         """Restore each image, or say why not: one bad image never costs its neighbours anything.
 
-        images: (h, w, 3) or (h, w) uint8 or uint16. boundary: `smooth` for real images,
+        images: (h, w, 3) or (h, w); uint8, uint16, or float32 in [0, 1]. boundary: `smooth` for real images,
         `circular` for synthetic ones degraded with wrap-around. Results in the order of `images`.
         """
         results: dict[int, Restored | ItemError] = {}
@@ -166,7 +166,7 @@ def restore(
 ) -> list[Image]:
     """Restore images with a network: the call for a person. The first failure is raised.
 
-    images: (h, w, 3) or (h, w) uint8 or uint16. Returns (h·s, w·s[, 3]) arrays of the same dtype.
+    images: (h, w, 3) or (h, w); uint8, uint16, or float32 in [0, 1]. Returns (h·s, w·s[, 3]) arrays of the same dtype.
     Raises `ItemError` naming the image's position.
     """
     restored = []
@@ -210,10 +210,10 @@ def _is_fft_friendly(n: int) -> bool:
 
 
 def _prepare(index: int, image: Image, degradation: Degradation, boundary: BoundaryMode) -> _Task:
-    if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+    if image.dtype not in _DTYPES or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
         raise ItemError(
             "unsupported-mode",
-            f"an image must be (h, w, 3) or (h, w) uint8 or uint16, not {image.shape} {image.dtype}",
+            f"an image must be (h, w, 3) or (h, w) uint8, uint16 or float32, not {image.shape} {image.dtype}",
         )
     if image.size == 0:
         raise ItemError("corrupt-image", f"the image has no pixels: {image.shape}")
@@ -222,7 +222,7 @@ def _prepare(index: int, image: Image, degradation: Degradation, boundary: Bound
     kh, kw = degradation.kernel.shape
     if kh > shape[0] * degradation.scale or kw > shape[1] * degradation.scale:
         raise ItemError("bad-kernel", f"the kernel ({kh}×{kw}) is larger than the result; use boundary smooth")
-    unit = torch.from_numpy(image.astype(np.float32)) / float(np.iinfo(image.dtype).max)
+    unit = torch.from_numpy(image.astype(np.float32)) / white(image.dtype)
     lr = unit.permute(2, 0, 1) if image.ndim == 3 else unit.expand(3, -1, -1)
     return _Task(index, lr, degradation, shape, image)
 
@@ -263,9 +263,10 @@ def _interior(residual: Tensor, degradation: Degradation) -> Tensor:
 def _quantize(sr: Tensor, source: Image) -> Image:
     """(3, H, W) float → (H, W[, 3]) in the dtype of `source`; a gray source gets the channel mean."""
     picture = sr.mean(dim=0) if source.ndim == 2 else sr.permute(1, 2, 0)
-    peak = int(np.iinfo(source.dtype).max)
-    levels = picture.clamp(0, 1).mul(peak).round().cpu().numpy()
-    quantized: Any = levels.astype(source.dtype)
+    levels = picture.clamp(0, 1)
+    if source.dtype.kind != "f":
+        levels = levels.mul(white(source.dtype)).round()
+    quantized: Any = levels.cpu().numpy().astype(source.dtype)
     return np.asarray(quantized)
 
 

@@ -11,9 +11,11 @@ from time import perf_counter
 import numpy as np
 
 from pipeline.data import images, kernels, storage
+from pipeline.data.encoders import refuse_unwritable
 from pipeline.errors import ItemError
 from pipeline.records import Degradation, Item, Outcome, Picture, Work
 from pipeline.stages.guard import guarded
+from pipeline.stages.write import Encoding
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,18 @@ class ReadLimits:
     kernel: int
 
 
-def read(items: list[Item], *, limits: ReadLimits, clock: Callable[[], float] = perf_counter) -> list[Work]:
-    """Fetch and decode each item, in order; what cannot be read is failed work."""
-    return [guarded("read", lambda work: _read(work, limits, clock), started(item)) for item in items]
+def read(
+    items: list[Item],
+    *,
+    limits: ReadLimits,
+    encoding: Encoding | None = None,
+    clock: Callable[[], float] = perf_counter,
+) -> list[Work]:
+    """Fetch and decode each item, in order; what cannot be read is failed work.
+
+    encoding: how results will be written; what it cannot hold fails here, before it is restored.
+    """
+    return [guarded("read", lambda work: _read(work, limits, encoding, clock), started(item)) for item in items]
 
 
 def started(item: Item) -> Work:
@@ -37,21 +48,26 @@ def started(item: Item) -> Work:
     return Work(item, Outcome(**{name: getattr(item, name) for name in same + sources}))
 
 
-def _read(work: Work, limits: ReadLimits, clock: Callable[[], float]) -> Work:
+def _read(work: Work, limits: ReadLimits, encoding: Encoding | None, clock: Callable[[], float]) -> Work:
     begin = clock()
     item = work.item
     degradation = Degradation(_kernel(item, limits.kernel), item.scale, item.sigma)
     data = storage.read_bytes(item.uri, max_bytes=limits.bytes)
     picture = images.decode(data, page=item.page, max_pixels=limits.lr_pixels)
     _same_as_planned(item, data, picture)
+    height, width = picture.pixels_hwc.shape[:2]
+    if encoding is not None:
+        size = (width * item.scale, height * item.scale)
+        refuse_unwritable(picture, encoding.format_of(item), encoding.options.depth, *size)
     outcome = replace(
         work.outcome,
         input_bytes=len(data),
         input_etag=item.etag,
-        lr_height=picture.pixels_hwc.shape[0],
-        lr_width=picture.pixels_hwc.shape[1],
+        lr_height=height,
+        lr_width=width,
         mode=picture.mode,
         bits=picture.bits,
+        converted=picture.converted,
         seconds_read=clock() - begin,
     )
     return replace(work, outcome=outcome, picture=picture, degradation=degradation)

@@ -9,8 +9,8 @@ import numpy as np
 
 from pipeline.errors import ItemError
 from pipeline.model.restore import BoundaryMode, Restored, Restorer
-from pipeline.physics.resample import upscale_bicubic
-from pipeline.records import Picture, Work
+from pipeline.physics.resample import fill_transparent, upscale_bicubic
+from pipeline.records import Picture, Work, white
 from pipeline.stages.guard import fail
 
 
@@ -48,6 +48,8 @@ def _results(ready: list[Work], restorer: Restorer, boundary: BoundaryMode) -> l
 
 def _network_input(picture: Picture) -> Any:
     pixels = picture.pixels_hwc
+    if picture.alpha_hw is not None:
+        pixels = fill_transparent(pixels, picture.alpha_hw)
     return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 
 
@@ -81,9 +83,10 @@ def _upscaled_alpha(work: Work, picture: Picture) -> Any:
     alpha = picture.alpha_hw
     if alpha is None:
         return None
-    peak = np.iinfo(alpha.dtype).max
+    peak = white(alpha.dtype)
     upscaled = upscale_bicubic(alpha, work.item.scale, work.item.phase)
-    return np.rint(np.clip(upscaled, 0, peak)).astype(alpha.dtype)
+    within = np.clip(upscaled, 0, peak)
+    return (within if alpha.dtype.kind == "f" else np.rint(within)).astype(alpha.dtype)
 
 
 def _shares(works: list[Work]) -> list[float]:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
+import tifffile
 from PIL import Image
 from ray.data import ActorPoolStrategy
 
@@ -57,7 +58,7 @@ BAD = [
     ("bad/empty.png", "2", "0", "delta", "input-empty"),
     ("bad/text.png", "2", "0", "delta", "not-an-image"),
     ("bad/cut.png", "2", "0", "delta", "corrupt-image"),
-    ("bad/sixteen.png", "2", "0", "delta", "unsupported-mode"),
+    ("bad/double.tif", "2", "0", "delta", "unsupported-mode"),
     ("a/one.png", "0", "0", "delta", "bad-scale"),
     ("a/one.png", "2", "-1", "delta", "bad-sigma"),
     ("a/one.png", "2", "0", "gauss(1)", "bad-kernel"),
@@ -82,8 +83,8 @@ def make_archive(root: str, folder: Path) -> str:
     storage.write_bytes(uris.join(root, "bad/text.png"), b"no image at all")
     whole = (folder / "one.png").read_bytes()
     storage.write_bytes(uris.join(root, "bad/cut.png"), whole[: len(whole) // 2])
-    Image.fromarray(np.zeros((9, 9), np.uint16)).save(folder / "sixteen.png")
-    storage.write_bytes(uris.join(root, "bad/sixteen.png"), (folder / "sixteen.png").read_bytes())
+    tifffile.imwrite(folder / "double.tif", np.zeros((9, 9)))
+    storage.write_bytes(uris.join(root, "bad/double.tif"), (folder / "double.tif").read_bytes())
     rows = [(name, str(scale), str(sigma), kernel, name) for name, _, _, scale, sigma, kernel in GOOD]
     rows += [(name, scale, sigma, kernel, f"bad-{n}") for n, (name, scale, sigma, kernel, _) in enumerate(BAD)]
     return write_catalog(uris.join(root, "catalog.csv"), folder, rows)
@@ -205,7 +206,7 @@ def test_read_and_write_workers_never_load_torch(restored: dict[str, str]) -> No
 
     output = uris.join(restored["root"], "probe")
     items = [Item("a", uris.join(restored["root"], "a/one.png"), "a", 2, 0.0, "delta", "center")]
-    settings = {"output": output, "encoding": Encoding("png", {}), "run_id": "r", "software": "s"}
+    settings = {"output": output, "encoding": Encoding("png"), "run_id": "r", "software": "s"}
     ds = graph._one_block_each([items])
     ds = graph._whole_blocks(ds, read, fn_kwargs={"limits": ReadLimits(10**6, 10**6, 64)}, num_cpus=0.5)
     (row,) = ds.take_all()

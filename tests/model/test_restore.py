@@ -89,7 +89,7 @@ def test_consistency_is_near_zero_for_the_right_kernel_and_large_for_a_wrong_one
 
 def test_one_bad_image_costs_its_neighbours_nothing(net: USRNet) -> None:
     good, degradation = pair(16, 16, 2)
-    bad = [np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3), np.float32)]
+    bad = [np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3), np.float64)]
     results = Restorer(net).batch([good, *bad, good], [degradation] * 5)
     codes = [r.code if isinstance(r, ItemError) else "done" for r in results]
     assert codes == ["done", "unsupported-mode", "corrupt-image", "unsupported-mode", "done"]
@@ -97,8 +97,8 @@ def test_one_bad_image_costs_its_neighbours_nothing(net: USRNet) -> None:
 
 def test_restore_raises_the_first_failure_naming_its_place(net: USRNet) -> None:
     good, degradation = pair(16, 16, 2)
-    with pytest.raises(ItemError, match=r"images\[1\].*float32"):
-        restore(net, [good, good.astype(np.float32)], [degradation] * 2)  # type: ignore[list-item]
+    with pytest.raises(ItemError, match=r"images\[1\].*float64"):
+        restore(net, [good, good.astype(np.float64)], [degradation] * 2)  # type: ignore[list-item]
 
 
 def test_a_result_that_is_not_finite_is_refused_after_a_second_look_in_fp32() -> None:
