@@ -65,6 +65,11 @@ class _Task:
     shape: Shape
     source: Image
 
+    @property
+    def deep(self) -> bool:
+        """More than 8 bits to keep: the last iteration then runs in fp32."""
+        return self.source.dtype != np.uint8
+
 
 class Restorer:
     """A USRNet ready to work on one device.
@@ -99,15 +104,15 @@ class Restorer:
         `circular` for synthetic ones degraded with wrap-around. Results in the order of `images`.
         """
         results: dict[int, Restored | ItemError] = {}
-        groups: dict[tuple[int, Shape], list[_Task]] = defaultdict(list)
+        groups: dict[tuple[int, Shape, bool], list[_Task]] = defaultdict(list)
         for index, (image, degradation) in enumerate(zip(images, degradations, strict=True)):
             try:
                 task = _prepare(index, image, degradation, boundary)
             except ItemError as error:
                 results[index] = error
             else:
-                groups[degradation.scale, task.shape].append(task)
-        for (scale, shape), tasks in groups.items():
+                groups[degradation.scale, task.shape, task.deep].append(task)
+        for (scale, shape, _), tasks in groups.items():
             most = max(1, self.memory // (shape[0] * shape[1] * scale**2))
             for start in range(0, len(tasks), most):
                 results.update(self._within_memory(tasks[start : start + most]))
@@ -137,7 +142,7 @@ class Restorer:
         scale = tasks[0].degradation.scale
         seen = observe(lr, _stacked_kernels(tasks).to(self.device), scale)
         sigma = torch.tensor([task.degradation.sigma / 255 for task in tasks], device=self.device)
-        sr = self._fast.unfold(lr, seen, sigma.view(-1, 1, 1, 1))
+        sr = self._fast.unfold(lr, seen, sigma.view(-1, 1, 1, 1), self._exact if tasks[0].deep else None)
         bad = _is_bad(sr)
         if bad.any() and self.precision != "fp32":
             sr[bad] = self._exact.unfold(lr[bad], _subset(seen, bad), sigma[bad].view(-1, 1, 1, 1))

@@ -72,13 +72,17 @@ class USRNet(nn.Module):
         kernel, sigma = kernel.to(lr.dtype), sigma.to(lr.dtype).reshape(-1, 1, 1, 1)
         return self.unfold(lr, observe(lr, kernel, int(scale)), sigma)
 
-    def unfold(self, lr: Tensor, seen: Observation, sigma: Tensor) -> Tensor:
-        """`forward` for an image whose `Observation` is at hand. sigma: (N, 1, 1, 1)."""
+    def unfold(self, lr: Tensor, seen: Observation, sigma: Tensor, last: "USRNet | None" = None) -> Tensor:
+        """`forward` for an image whose `Observation` is at hand. sigma: (N, 1, 1, 1).
+
+        last: the same network with a more precise prior, for the last iteration: a result has no more
+        levels than the numbers it leaves the prior in, and bf16 has 256 in an octave.
+        """
         alphas, betas = self.hyper_parameters(sigma, seen.scale)
         x = F.interpolate(lr, scale_factor=seen.scale, mode="nearest")
-        for alpha, beta in zip(alphas, betas, strict=True):
+        for step, (alpha, beta) in enumerate(zip(alphas, betas, strict=True), start=1):
             z = data_step(x, seen, alpha)
-            x = self.denoise(z, beta)
+            x = (last or self).denoise(z, beta) if step == len(alphas) else self.denoise(z, beta)
         return x
 
     def hyper_parameters(self, sigma: Tensor, scale: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from pipeline.errors import ItemError
+from pipeline.measure.metrics import psnr
+from pipeline.model.checkpoint import load_usrnet
 from pipeline.model.restore import Restored, Restorer, best_precision, restore, working_shape
 from pipeline.model.usrnet import Architecture, USRNet
 from pipeline.physics.degradation import degrade
@@ -185,3 +187,32 @@ def test_auto_precision_names_one_the_device_has() -> None:
 def test_the_callers_network_is_left_as_it_was(net: USRNet) -> None:
     Restorer(net, precision="bf16")
     assert {p.dtype for p in net.parameters()} == {torch.float32}
+
+
+# --- more than 8 bits
+
+
+def ramps(height: int, width: int) -> np.ndarray:
+    """Smooth colours through all levels: (height, width, 3) in [0, 1]."""
+    y, x, c = np.ogrid[:height, :width, :3]
+    return 0.5 + 0.3 * np.sin(x / 90 + c / 2) * np.cos(y / 70 - c / 3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_sixteen_bits_stay_more_than_ten_bits_deep_and_nearer_to_the_truth(precision: str) -> None:
+    hr, kernel = ramps(96, 128), parse_kernel("gaussian(1.2)", 2, "corner")
+    lr = degrade(hr, kernel, 2, 0, boundary="reflect").clip(0, 1)
+    deep, flat = (np.rint(lr * peak).astype(dtype) for peak, dtype in ((65535, np.uint16), (255, np.uint8)))
+    by_16, by_8 = restore(load_usrnet(), [deep, flat], [Degradation(kernel, 2, 0)] * 2, precision=precision)
+    assert len(np.unique(by_16)) > 2**10 > len(np.unique(by_8))
+    better = psnr(by_16 / 65535, hr, border=16, peak=1.0) - psnr(by_8 / 255, hr, border=16, peak=1.0)
+    assert better > 3, f"only {better:.2f} dB better than by way of 8 bits"
+
+
+def test_floats_are_restored_as_floats(net: USRNet) -> None:
+    image, degradation = pair(16, 16, 2)
+    unit = (image / np.float32(255)).astype(np.float32)
+    wide, eight = restore(net, [unit, image], [degradation] * 2, precision="fp32")
+    assert wide.dtype == np.float32
+    assert np.abs(wide * 255 - eight).max() <= 0.51
+    assert 0 <= wide.min() <= wide.max() <= 1
