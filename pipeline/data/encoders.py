@@ -127,7 +127,9 @@ def _lossy(picture: Picture, format: str, options: Options) -> bytes:
         "webp": {"lossless": quality == 100, "method": 2, "exact": True},
         "avif": {"subsampling": "4:4:4", "speed": 8},
     }
-    block = picture.exif if format == "jpeg" else exif.with_resolution(picture.exif, picture.dpi)
+    block = exif.with_resolution(picture.exif, None if format == "jpeg" else picture.dpi)
+    if block and format == "jpeg":
+        block = exif.PREFIX + block
     known: dict[str, Any] = {"icc_profile": picture.icc, "exif": block, "xmp": picture.xmp, **ways[format]}
     image = Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else samples)
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-_PREFIX = b"Exif\0\0"  # of the block in a JPEG segment; carried blocks go without
+PREFIX = b"Exif\0\0"  # of the block in a JPEG segment; carried blocks go without
 _ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0x0100, 0x0101
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INCH = 0x011A, 0x011B, 0x0128, 2
 _EXIF_IFD, _GPS_IFD, _PIXEL_X, _PIXEL_Y = 0x8769, 0x8825, 0xA002, 0xA003
@@ -32,7 +32,7 @@ def upright(
     what counts pixels on the sensor. The embedded thumbnail is unlinked and overwritten with zeros:
     it shows the image as it was.
     """
-    block = block.removeprefix(_PREFIX).removeprefix(_PREFIX)  # some writers put it twice
+    block = block.removeprefix(PREFIX).removeprefix(PREFIX)  # some writers put it twice
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
     if order is None:
         return None
@@ -60,7 +60,7 @@ def block_of(tags: Image.Exif) -> bytes | None:
             kept.get_ifd(tag).update(value)
         else:
             kept[tag] = value
-    return kept.tobytes().removeprefix(_PREFIX) if _descriptive(tags) else None
+    return kept.tobytes().removeprefix(PREFIX) if _descriptive(tags) else None
 
 
 def descriptive_tags(block: bytes) -> dict[int, Any]:
@@ -122,4 +122,4 @@ def with_resolution(block: bytes | None, dpi: tuple[float, float] | None) -> byt
         return block
     tags = Image.Exif()
     tags[_X_RESOLUTION], tags[_Y_RESOLUTION], tags[_RESOLUTION_UNIT] = *dpi, _INCH
-    return tags.tobytes().removeprefix(_PREFIX)
+    return tags.tobytes().removeprefix(PREFIX)
