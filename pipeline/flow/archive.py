@@ -13,7 +13,7 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import ray.exceptions
@@ -22,8 +22,9 @@ from pipeline import uris
 from pipeline.config.load import dump
 from pipeline.config.upscale import UpscaleConfig
 from pipeline.data import images, manifest, storage
-from pipeline.errors import ItemError, NotFinished, StorageError, WeightsError
+from pipeline.errors import ConfigError, ItemError, NotFinished, StorageError, WeightsError
 from pipeline.flow import cluster, graph
+from pipeline.flow.cluster import Placement
 from pipeline.measure.progress import Progress
 from pipeline.measure.summary import Summary
 from pipeline.plan import SAME, Plan, cut_units
@@ -33,7 +34,16 @@ from pipeline.stages.read import ReadLimits
 from pipeline.stages.write import Encoding
 from pipeline.survey import survey
 
-SOFTWARE = f"unfold {version('unfold')}"
+
+def _version(package: str) -> str:
+    """A checkout that is not installed, as `ray job submit --working-dir .` uploads it, has no version."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+SOFTWARE = f"unfold {_version('unfold')}"
 _ROWS_PER_PART = 10_000  # of invalid items: no images in these rows, so a part may hold many
 
 
@@ -56,14 +66,15 @@ def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print) -
     summary.catalog_items, summary.already_done, summary.waiting = plan.items, plan.done, plan.waiting
     say(_announcement(plan))
     progress = Progress(len(plan.todo) + len(plan.invalid), every=config.run.progress_seconds)
+    _prove_writable(summary, config, started)
     try:
         with progress:
-            for unit in _outcomes(config, plan, weights, summary.run_id):
+            for unit in _outcomes(config, plan, weights, summary.run_id, say):
                 progress.add(unit)
         summary.finished = True
     finally:
         _account(summary, progress, len(plan.todo) + len(plan.invalid), started)
-        _write_record(summary, config, started)
+        _write_last_record(summary, config, started, say)
     if summary.missing:
         raise NotFinished(f"{summary.missing} items came out of the flow without an outcome; run again")
     return summary
@@ -117,13 +128,16 @@ def _announcement(plan: Plan) -> str:
     return ", ".join(parts)
 
 
-def _outcomes(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> Iterator[list[Outcome]]:
+def _outcomes(
+    config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, say: Callable[[str], None]
+) -> Iterator[list[Outcome]]:
     """Every outcome of the run, recorded in the manifest before it comes out here."""
     yield from _record_invalid(plan.invalid, config.output, run_id)
     if plan.todo:
         try:
-            with cluster.joined():
-                yield from _restored(config, plan, weights, run_id)
+            with cluster.joined(say) as own:
+                placement = _placement(config, own, say)
+                yield from _restored(config, plan, weights, run_id, placement)
         except (ray.exceptions.RayError, StorageError) as error:
             if _is_a_bug(error):
                 raise
@@ -132,8 +146,8 @@ def _outcomes(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) ->
         manifest.settle(config.output)
 
 
-def _restored(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> Iterator[list[Outcome]]:
-    units = list(cut_units(plan.todo, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items))
+def _placement(config: UpscaleConfig, own: bool, say: Callable[[str], None]) -> Placement:
+    """Where the stages run; a cluster of our own never grows, so what does not fit now never will."""
     placement = cluster.place(
         gpus=config.restore.gpus,
         threads=config.restore.threads,
@@ -144,6 +158,17 @@ def _restored(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) ->
         read_tasks=config.read.tasks,
         write_tasks=config.write.tasks,
     )
+    if problem := cluster.unmet(placement):
+        if own:
+            raise ConfigError(problem)
+        say(f"warning: {problem}, or wait until the cluster grows")
+    return placement
+
+
+def _restored(
+    config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, placement: Placement
+) -> Iterator[list[Outcome]]:
+    units = list(cut_units(plan.todo, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items))
     settings = graph.Settings(
         run_id=run_id,
         output=config.output,
@@ -202,13 +227,31 @@ def _account(summary: Summary, progress: Progress, planned: int, started: dateti
     summary.seconds = (datetime.now(UTC) - started).total_seconds()
 
 
+def _prove_writable(summary: Summary, config: UpscaleConfig, started: datetime) -> None:
+    """The first record says the run is under way; an output that refuses it stops the run here."""
+    try:
+        _write_record(summary, config, started)
+    except StorageError as error:
+        if error.code == "storage-transient":
+            raise
+        raise ConfigError(f"output: {config.output} cannot be written to: {error}") from None
+
+
+def _write_last_record(summary: Summary, config: UpscaleConfig, started: datetime, say: Callable[[str], None]) -> None:
+    """The manifest is the truth, so a record that cannot be written must not hide why the run ended."""
+    try:
+        _write_record(summary, config, started)
+    except StorageError as error:
+        say(f"warning: the run record was not written: {error}")
+
+
 def _write_record(summary: Summary, config: UpscaleConfig, started: datetime) -> None:
     record: dict[str, Any] = {
         **asdict(summary),
         "started": started.isoformat(),
         "ended": datetime.now(UTC).isoformat(),
         "config": dump(config),
-        "versions": {name: version(name) for name in ("unfold", "ray", "torch", "numpy", "pillow", "pyarrow")},
+        "versions": {name: _version(name) for name in ("unfold", "ray", "torch", "numpy", "pillow", "pyarrow")},
         "python": platform.python_version(),
     }
     uri = uris.join(config.output, "run", f"{summary.run_id}.json")

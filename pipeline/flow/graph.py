@@ -117,8 +117,12 @@ def _one_block_each(units: Sequence[list[Item]]) -> Dataset:
 
 
 def _whole_blocks(ds: Dataset, fn: Callable[..., pa.Table] | type, **options: Any) -> Dataset:
-    """map_batches where one block is one call: a unit is neither merged with others nor cut."""
-    return ds.map_batches(fn, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, **options)
+    """map_batches where one block is one call: a unit is neither merged with others nor cut.
+
+    `map_batches` itself refuses batch_size=None for an operator with GPUs, and a whole number would
+    merge units; `map_batches_internal` is the same without that refusal.
+    """
+    return ds.map_batches_internal(fn, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, **options)
 
 
 def _set_context() -> None:

@@ -30,7 +30,9 @@ class Replica:
     def __call__(self, unit: pa.Table, weights: "ray.ObjectRef[bytes]") -> pa.Table:
         from pipeline.stages.restore import restore
 
-        restorer, model_id = self._loaded = self._loaded or self._load(ray.get(weights))
+        if self._loaded is None:
+            self._loaded = self._load(ray.get(weights))
+        restorer, model_id = self._loaded
         works = restore(table_to_work(unit), restorer=restorer, model_id=model_id, boundary=self._boundary)
         return work_to_table(works)
 
