@@ -172,6 +172,12 @@ ERROR_CODES: dict[str, ErrorCode] = {
             "give the restore workers more memory",
         ),
         ErrorCode(
+            "out-of-scratch",
+            TRANSIENT,
+            "a large image did not fit onto the worker's local disk",
+            "set `restore.scratch` to a larger disk",
+        ),
+        ErrorCode(
             "bad-result",
             PERMANENT,
             "the network's result is not finite, even in fp32",

@@ -77,6 +77,16 @@ def cut_units(items: Sequence[Item], *, megapixels: float, most_items: int) -> I
         yield unit
 
 
+def split_by_size(items: Sequence[Item], most_hr_pixels: float) -> tuple[list[Item], list[Item]]:
+    """Items to restore whole, and those known to be too large for it. The sizes of the rest show at read."""
+    whole: list[Item] = []
+    large: list[Item] = []
+    for item in items:
+        known = item.width is not None and item.height is not None
+        (large if known and hr_pixels(item) > most_hr_pixels else whole).append(item)
+    return whole, large
+
+
 def hr_pixels(item: Item) -> float:
     """HR pixels of the result; where width and height are unknown, a guess from the object's bytes."""
     if item.width and item.height:

@@ -15,6 +15,7 @@ from pipeline.errors import ERROR_CODES, ItemError
 
 DONE = "done"
 FAILED = "failed"
+DEFERRED = "deferred"  # too large for this path: no row of the manifest, but work for the windows path
 
 PHASES = ("center", "corner")
 
@@ -228,4 +229,4 @@ class Work:
 
     @property
     def failed(self) -> bool:
-        return self.outcome.status == FAILED
+        return self.outcome.status in (FAILED, DEFERRED)

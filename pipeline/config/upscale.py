@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Count, Gpus, Kernel, Positive, Section, Share, Template, Uri
+from pipeline.config.section import Count, Gpus, Kernel, Positive, Section, Share, Template, Text, Uri
 
 Quality = Annotated[int, Field(ge=1, le=100)]
 
@@ -70,6 +70,10 @@ class RestoreSection(Section):
     threads: Count | None = None
     """CPU threads of a replica without GPU; null shares the CPUs among the replicas"""
     replicas: ReplicasSection = ReplicasSection()
+    whole_megapixels: Positive = 100.0
+    """HR megapixels up to which an image is restored whole; larger ones go by windows to a tiled TIFF"""
+    scratch: Text | None = None
+    """local folder for images restored by windows, with room for input and result; null is the system's"""
     unit_megapixels: Positive = 4.0
     """HR megapixels of one work unit"""
     unit_items: Count = 64
@@ -115,9 +119,9 @@ class LimitsSection(Section):
     """largest super-resolution factor"""
     kernel: Count = 512
     """largest side of a kernel, HR pixels"""
-    lr_pixels: Count = 2**28
-    """largest LR image, pixels"""
-    bytes: Count = 2**31
+    lr_pixels: Count = 2**30
+    """largest LR image, pixels; at most 2^28 where it must be decoded whole: anything but TIFF"""
+    bytes: Count = 2**34
     """largest encoded input, bytes"""
 
 

@@ -26,7 +26,7 @@ _BIG_ENDIAN_BIGTIFF = b"MM\0+"
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 262, 274, 277
 _COLOR_MAP, _INK_SET, _EXTRA, _SAMPLE_FORMAT, _ICC = 320, 332, 338, 339, 34675
 _UINT, _FLOAT = 1, 3
-_CMYK_INKS = 1
+_CMYK_INKS, _YCBCR = 1, 6
 _REFUSED = {4: "a mask", 32803: "raw sensor data", 34892: "linear raw sensor data"}
 _COLOURS = {0: "gray", 1: "gray", 2: "rgb", 3: "palette", 5: "cmyk", 6: "rgb", 8: "lab", 9: "icc lab", 10: "lab"}
 _CHANNELS = {"gray": 1, "rgb": 3, "palette": 1, "cmyk": 4, "lab": 3, "icc lab": 3}
@@ -53,7 +53,8 @@ class Layout:
     @property
     def plain(self) -> bool:
         """True where Pillow decodes every bit."""
-        return self.bits <= 8 and not self.floats and self.colours in ("gray", "rgb", "palette")
+        exact = self.bits <= 8 and not self.floats and self.alpha != "associated"
+        return exact and self.colours in ("gray", "rgb", "palette")
 
     @property
     def mode(self) -> str:
@@ -95,6 +96,8 @@ def _layout(tags: dict[int, Any]) -> Layout:
         name = _REFUSED.get(photometric, f"photometric {photometric}")
         raise ItemError("unsupported-mode", f"the TIFF is {name}, not gray, RGB, palette, CMYK or Lab")
     colours = _COLOURS[photometric]
+    if photometric == _YCBCR and max(bits) > 8:
+        raise ItemError("unsupported-mode", "the TIFF is YCbCr above 8 bits; convert it to RGB")
     floats = _checked_samples(bits, formats)
     if floats and (colours not in ("gray", "rgb") or photometric == 0):
         raise ItemError("unsupported-mode", f"the TIFF has {_MODES[colours]} floats; only gray and RGB may be floats")

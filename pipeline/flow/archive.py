@@ -27,8 +27,8 @@ from pipeline.flow import cluster, graph
 from pipeline.flow.cluster import Placement
 from pipeline.measure.progress import Progress
 from pipeline.measure.summary import Summary
-from pipeline.plan import SAME, Plan, cut_units
-from pipeline.records import Outcome
+from pipeline.plan import SAME, Plan, cut_units, split_by_size
+from pipeline.records import DEFERRED, Outcome
 from pipeline.resolve import Defaults, Limits
 from pipeline.stages.read import ReadLimits
 from pipeline.stages.write import Encoding
@@ -168,7 +168,10 @@ def _placement(config: UpscaleConfig, own: bool, say: Callable[[str], None]) -> 
 def _restored(
     config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, placement: Placement
 ) -> Iterator[list[Outcome]]:
-    units = list(cut_units(plan.todo, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items))
+    """Units of images that fit into memory first, then those without limit, one by one."""
+    by_id = {item.item_id: item for item in plan.todo}
+    whole, large = split_by_size(plan.todo, config.restore.whole_megapixels * 1e6)
+    units = list(cut_units(whole, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items))
     settings = graph.Settings(
         run_id=run_id,
         output=config.output,
@@ -176,11 +179,18 @@ def _restored(
         weights=weights,
         precision=config.engine.precision,
         boundary=config.engine.boundary,
-        limits=ReadLimits(config.limits.lr_pixels, config.limits.bytes, config.limits.kernel),
+        limits=ReadLimits(
+            config.limits.lr_pixels, config.limits.bytes, config.limits.kernel, config.restore.whole_megapixels * 1e6
+        ),
         encoding=_encoding(config),
         attempts=plan.attempts,
+        scratch=config.restore.scratch,
     )
-    yield from graph.outcomes(units, settings, placement)
+    for unit in graph.outcomes(units, settings, placement) if units else ():
+        large += [by_id[outcome.item_id] for outcome in unit if outcome.status == DEFERRED]
+        yield [outcome for outcome in unit if outcome.status != DEFERRED]
+    if large:
+        yield from graph.large_outcomes(large, settings, placement)
 
 
 def _encoding(config: UpscaleConfig) -> Encoding:
