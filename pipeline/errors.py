@@ -150,7 +150,7 @@ ERROR_CODES: dict[str, ErrorCode] = {
             "unsupported-mode",
             PERMANENT,
             "the image's mode or bit depth cannot be kept without loss",
-            "convert the image to 8-bit gray, RGB or RGBA",
+            "follow the message: convert the image, or choose another `encode.format`",
         ),
         ErrorCode("bad-page", PERMANENT, "the file has no such page", "correct `page`; the first page is 0"),
         ErrorCode(
