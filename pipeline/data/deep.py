@@ -71,6 +71,9 @@ def tiff(data: bytes, page: int, layout: Layout) -> Stored:
     with tifffile.TiffFile(BytesIO(data)) as file:
         found = file.pages[page]
         assert isinstance(found, tifffile.TiffPage)
+        ends = (start + length for start, length in zip(found.dataoffsets, found.databytecounts, strict=True))
+        if max(ends, default=0) > len(data):
+            raise ItemError("corrupt-image", "the tiff is damaged: the file is cut short")
         return interpret(_interleaved(found), layout)
 
 

@@ -88,6 +88,8 @@ def _picture(page: Page, format: str) -> Picture:
     stored = page.load()
     pixels = turned(stored.colours, page.turn)
     height, width = pixels.shape[:2]
+    if not pixels.size:
+        raise ItemError("corrupt-image", f"the {format} is damaged: its size is zero")
     return Picture(
         pixels,
         mode=page.mode,

@@ -24,7 +24,7 @@ _BIG_ENDIAN_BIGTIFF = b"MM\0+"
 
 # TIFF tags
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 262, 274, 277
-_COLOR_MAP, _INK_SET, _EXTRA, _SAMPLE_FORMAT, _ICC = 320, 332, 338, 339, 34675
+_STRIPS, _TILES, _COLOR_MAP, _INK_SET, _EXTRA, _SAMPLE_FORMAT, _ICC = 273, 324, 320, 332, 338, 339, 34675
 _UINT, _FLOAT = 1, 3
 _CMYK_INKS, _YCBCR = 1, 6
 _REFUSED = {4: "a mask", 32803: "raw sensor data", 34892: "linear raw sensor data"}
@@ -90,6 +90,8 @@ def directory_at(stream: BinaryIO, length: int, page: int) -> tuple[int, ImageFi
 
 
 def _layout(tags: dict[int, Any]) -> Layout:
+    if not tags.get(_WIDTH) or not tags.get(_HEIGHT) or not (_STRIPS in tags or _TILES in tags):
+        raise ItemError("corrupt-image", "the tiff is damaged: its directory has no size or no pixels")
     bits, formats = tags.get(_BITS, (1,)), tags.get(_SAMPLE_FORMAT, (_UINT,))
     photometric = tags.get(_PHOTOMETRIC, 0)
     if photometric not in _COLOURS:

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -319,6 +320,15 @@ WHOLE: dict[str, bytes] = {
     "lzw tiff": saved(Image.fromarray(photo(3)), "TIFF", compression="tiff_lzw"),
     "webp": saved(Image.fromarray(photo(3)), "WEBP"),
     "bmp": saved(Image.fromarray(photo(3)), "BMP"),
+    "avif": saved(Image.fromarray(photo(3)), "AVIF"),
+    "jp2": saved(Image.fromarray(photo(3)), "JPEG2000"),
+    "16-bit png": imagecodecs.png_encode(DEEP),
+    "12-bit jpeg": imagecodecs.jpeg8_encode(DEEP >> 4, 95, bitspersample=12),
+    "10-bit avif": imagecodecs.avif_encode(DEEP >> 6, 95, bitspersample=10),
+    "16-bit jp2": imagecodecs.jpeg2k_encode(DEEP, reversible=True, level=0),
+    "16-bit tiff": tiff(DEEP, photometric="rgb", compression="lzw", rowsperstrip=4),
+    "float tiff": tiff(DEEP[:, :, 0] / np.float32(65535), compression="deflate", predictor=True),
+    "16-bit raw tiff": tiff(DEEP, photometric="rgb"),
 }
 
 
@@ -326,7 +336,8 @@ WHOLE: dict[str, bytes] = {
 def test_a_cut_file_is_corrupt_wherever_it_is_cut(name: str) -> None:
     data = WHOLE[name]
     images.decode(data, max_pixels=MANY)
-    padding = 2 if name == "bmp" else 0  # the last row of a BMP ends in padding
+    # the last row of a BMP ends in padding; what stands last in these TIFFs is no pixel, or not read
+    padding = {"bmp": 2, "16-bit raw tiff": 0}.get(name, 0)
     for end in {
         30,
         60,
@@ -403,7 +414,7 @@ def test_the_limit_is_the_last_size_allowed() -> None:
     assert refusal(WHOLE["png"], max_pixels=21 * 34 - 1).code == "over-limit"
 
 
-@pytest.mark.parametrize("format", ["png", "jpeg", "tiff", "lzw tiff", "webp", "bmp"])
+@pytest.mark.parametrize("format", ["png", "jpeg", "tiff", "lzw tiff", "webp", "bmp", "avif", "16-bit png"])
 def test_pillows_own_limit_does_not_count_and_is_left_as_it_was(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     assert images.decode(WHOLE[format], max_pixels=MANY).pixels_hwc.shape == (21, 34, 3)
@@ -427,7 +438,7 @@ def test_a_page_the_file_does_not_have_is_bad_page(page: int) -> None:
     assert f"there is no page {page}; the file has 2" in str(refusal(data, page=page))
 
 
-@pytest.mark.parametrize("format", ["png", "jpeg", "webp", "bmp"])
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp", "bmp", "avif", "jp2", "16-bit png", "10-bit avif"])
 def test_formats_of_one_image_have_page_0_only(format: str) -> None:
     assert refusal(WHOLE[format], page=1).code == "bad-page"
 
