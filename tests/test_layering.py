@@ -35,11 +35,19 @@ ONLY_IN = {
     "fsspec": {"data", "model"},
     "s3fs": {"data"},
     "PIL": {"data"},
+    "tifffile": {"data"},
+    "imagecodecs": {"data"},
     "pyarrow": {"data", "flow"},
     "pydantic": {"config"},
 }
 # Modules a read or write worker loads: no torch, not even by way of something else.
-CPU_WORKER = ("pipeline.stages.read", "pipeline.stages.write", "pipeline.flow.graph", "pipeline.survey")
+CPU_WORKER = (
+    "pipeline.stages.read",
+    "pipeline.stages.write",
+    "pipeline.stages.windows",
+    "pipeline.flow.graph",
+    "pipeline.survey",
+)
 
 SOURCES = sorted((ROOT / "pipeline").rglob("*.py"))
 

@@ -78,6 +78,8 @@ def directory_at(stream: BinaryIO, length: int, page: int) -> tuple[int, ImageFi
     if head.startswith(_BIG_ENDIAN_BIGTIFF):
         raise ItemError("unsupported-mode", "a big-endian BigTIFF cannot be read; rewrite it little-endian")
     directory = ImageFileDirectory_v2(head[: 16 if head[2:3] == b"+" else 8])
+    if page < 0:
+        return None
     seen, place = set[int](), 0
     for _ in range(page + 1):
         place = directory.next

@@ -45,6 +45,7 @@ class Settings:
     software: str
     weights: bytes
     precision: str
+    compile: str
     boundary: str
     limits: ReadLimits
     encoding: Encoding
@@ -66,7 +67,7 @@ def outcomes(units: Sequence[list[Item]], settings: Settings, placement: Placeme
     ds = _whole_blocks(
         ds,
         Replica,
-        fn_constructor_args=(settings.precision, settings.boundary, placement.threads),
+        fn_constructor_args=(settings.precision, settings.compile, settings.boundary, placement.threads),
         fn_kwargs={"weights": ray.put(settings.weights)},
         num_cpus=placement.cpus,
         num_gpus=placement.gpus or None,
@@ -99,7 +100,7 @@ def large_outcomes(items: Sequence[Item], settings: Settings, placement: Placeme
     ds = _whole_blocks(
         _one_block_each([[item] for item in items]),
         WindowReplica,
-        fn_constructor_args=(settings.precision, settings.boundary, placement.threads),
+        fn_constructor_args=(settings.precision, settings.compile, settings.boundary, placement.threads),
         fn_kwargs={
             "weights": ray.put(settings.weights),
             "limits": settings.limits,

@@ -6,7 +6,7 @@ other things of the flow, never load it.
 
 import io
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import ray
@@ -15,7 +15,8 @@ from pipeline.data import manifest
 from pipeline.data.schema import outcomes_to_table, table_to_items, table_to_work, work_to_table
 
 if TYPE_CHECKING:
-    from pipeline.model.restore import BoundaryMode, Restorer
+    from pipeline.model.layout import BoundaryMode
+    from pipeline.model.restore import Restorer
     from pipeline.stages.read import ReadLimits
     from pipeline.stages.windows import Place
     from pipeline.stages.write import Encoding
@@ -28,8 +29,8 @@ class Replica:
     constructor needs an object cannot be restarted once that object is lost.
     """
 
-    def __init__(self, precision: str, boundary: "BoundaryMode", threads: int) -> None:
-        self._precision, self._boundary, self._threads = precision, boundary, threads
+    def __init__(self, precision: str, compile: str, boundary: "BoundaryMode", threads: int) -> None:
+        self._precision, self._compile, self._boundary, self._threads = precision, compile, boundary, threads
         self._loaded: tuple[Restorer, str] | None = None
 
     def __call__(self, unit: pa.Table, weights: "ray.ObjectRef[bytes]") -> pa.Table:
@@ -49,7 +50,7 @@ class Replica:
 
         torch.set_num_threads(self._threads)
         net = load_usrnet(io.BytesIO(weights))
-        return Restorer(net, precision=self._precision), model_id(net)
+        return Restorer(net, precision=self._precision, compile=self._compile), model_id(net)
 
 
 class WindowReplica(Replica):
@@ -73,7 +74,7 @@ class WindowReplica(Replica):
         restorer, model_id = self._loaded
         works = restore_windows(
             table_to_items(unit),
-            restorer=cast(Any, restorer),
+            restorer=restorer,
             model_id=model_id,
             limits=limits,
             encoding=encoding,

@@ -9,6 +9,7 @@ Zhang, Van Gool, Timofte: Deep Unfolding Network for Image Super-Resolution, CVP
 The FFT runs in the input's precision, the prior in that of its weights.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ from torch.nn import functional as F
 
 from pipeline.model.prior import ResUNet
 from pipeline.physics.data_step import Observation, data_step, observe
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,17 +75,27 @@ class USRNet(nn.Module):
         kernel, sigma = kernel.to(lr.dtype), sigma.to(lr.dtype).reshape(-1, 1, 1, 1)
         return self.unfold(lr, observe(lr, kernel, int(scale)), sigma)
 
-    def unfold(self, lr: Tensor, seen: Observation, sigma: Tensor, last: "USRNet | None" = None) -> Tensor:
+    def unfold(
+        self,
+        lr: Tensor,
+        seen: Observation,
+        sigma: Tensor,
+        denoise: Denoise | None = None,
+        last: Denoise | None = None,
+    ) -> Tensor:
         """`forward` for an image whose `Observation` is at hand. sigma: (N, 1, 1, 1).
 
-        last: the same network with a more precise prior, for the last iteration: a result has no more
-        levels than the numbers it leaves the prior in, and bf16 has 256 in an octave.
+        denoise: (z, β) → x, another way to compute the prior than `self.denoise`. last: the same,
+        more precise, for the last iteration: a result has no more levels than the numbers in which it
+        leaves the prior, and bf16 has 128 in an octave.
         """
+        denoise = denoise or self.denoise
+        last = last or denoise
         alphas, betas = self.hyper_parameters(sigma, seen.scale)
         x = F.interpolate(lr, scale_factor=seen.scale, mode="nearest")
         for step, (alpha, beta) in enumerate(zip(alphas, betas, strict=True), start=1):
             z = data_step(x, seen, alpha)
-            x = (last or self).denoise(z, beta) if step == len(alphas) else self.denoise(z, beta)
+            x = (last if step == len(alphas) else denoise)(z, beta)
         return x
 
     def hyper_parameters(self, sigma: Tensor, scale: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -237,3 +237,33 @@ def test_an_empty_catalog_is_a_finished_run(tmp_path: Path, weights: str) -> Non
     summary = run(catalog, str(tmp_path / "out"), weights)
     assert summary.finished
     assert summary.attempted == 0
+
+
+def test_deep_large_and_same_named_images_in_one_run(tmp_path: Path, weights: str) -> None:
+    """16 bits stay, `same` keeps the name's format, and what is too large goes by windows to a tiled TIFF."""
+    rng = np.random.default_rng(0)
+    deep = rng.integers(0, 65536, (24, 20, 3), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "deep.tif", deep, photometric="rgb")
+    tifffile.imwrite(tmp_path / "known.tif", rng.integers(0, 65536, (96, 130), dtype=np.uint16), tile=(32, 32))
+    for name in ("photo.jpg", "found.png"):
+        shape = (90, 120, 3) if name == "found.png" else (24, 20, 3)
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(tmp_path / name)
+    rows = [("deep.tif", "", ""), ("photo.jpg", "", ""), ("known.tif", "130", "96"), ("found.png", "", "")]
+    with (tmp_path / "catalog.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("uri", "width", "height"), *rows])
+    output, catalog = str(tmp_path / "out"), str(tmp_path / "catalog.csv")
+    settings = ("defaults.scale=2", "defaults.sigma=2", "defaults.kernel=delta", "encode.format=same")
+    summary = run(catalog, output, weights, *settings, "restore.whole_megapixels=0.03")
+    assert (summary.done, summary.failed, summary.missing) == (4, 0, 0)
+    rows_by_name = {str(row["uri"]).rsplit("/", 1)[1]: row for row in manifest.read(output).to_pylist()}
+    assert len(rows_by_name) == 4
+    endings = {name: str(row["sr_uri"]).rsplit("/", 1)[1] for name, row in rows_by_name.items()}
+    assert endings == {
+        "deep.tif": "deep.tif", "photo.jpg": "photo.jpg", "known.tif": "known.tif", "found.png": "found.png.tif",
+    }  # fmt: skip
+    for name, shape, dtype in (("deep.tif", (48, 40, 3), "uint16"), ("known.tif", (192, 260), "uint16"),
+                               ("found.png", (180, 240, 3), "uint8")):  # fmt: skip
+        result = tifffile.imread(str(rows_by_name[name]["sr_uri"]))
+        assert (result.shape, result.dtype.name) == (shape, dtype)
+    assert rows_by_name["known.tif"]["consistency_rms_255"] is None
+    assert run(catalog, output, weights, *settings, "restore.whole_megapixels=0.03").already_done == 4
