@@ -157,6 +157,11 @@ def list_files(prefix: str, suffixes: Sequence[str] = ()) -> Iterator[str]:
             yield uri
 
 
+def filesystem(uri: str) -> tuple[Any, str]:
+    """fsspec's file system for `uri` and the path in it, for libraries that do their own reading."""
+    return _filesystem(absolute(uri))
+
+
 def _filesystem(uri: str) -> tuple[Any, str]:
     """fsspec's file system for `uri` and the path in it; one instance per process and thread."""
     scheme = split_scheme(uri)[0] or "file"

@@ -125,7 +125,7 @@ class Restorer:
         h, w, s = source.shape[0], source.shape[1], degradation.scale
         most_rows = self.most_pixels * _STRIP_SHARE // (w * s * s)
         layout = lay_out((h, w), degradation, "smooth", self.most_pixels, most_rows=most_rows)
-        canvas = Canvas((layout.rows[0].stop - layout.rows[0].start) * s, w * s)
+        canvas = Canvas(max(rows.stop - rows.start for rows in layout.rows) * s, w * s)
         for row, rows in enumerate(layout.rows):
             for result in self._runner.stream(self._row_of_batches(source, degradation, layout, row)):
                 if isinstance(result, Refused):

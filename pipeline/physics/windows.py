@@ -6,8 +6,8 @@
                                            [-------------------]
     weights   1111111111111111\\/1111111111111\\/1111111111111111
 
-All windows of an axis have one length, lie inside the image and are spread evenly, so neighbours
-overlap by `overlap` or more. In the middle of each overlap one result fades into the next over a
+All windows of an axis have nearly one length, lie inside the image and are spread evenly, so
+neighbours overlap by `overlap` or more. In the middle of each overlap one result fades into the next over a
 narrow band; left and right of the band lies context that only one of the two sees well.
 
 Pure geometry: no torch, no files.
@@ -31,22 +31,23 @@ class Span:
     last: int
 
 
-def spans(n: int, longest: int, overlap: int) -> list[Span]:
-    """Windows of one length <= `longest` that cover n pixels, neighbours sharing >= `overlap`.
+def spans(n: int, longest: int, overlap: int, step: int = 1) -> list[Span]:
+    """Windows of at most `longest` pixels that cover n, neighbours sharing `overlap` or more.
 
-    Raises ValueError where windows of `longest` could not get anywhere.
+    Each starts at a multiple of `step`, and the last ends with the image, up to step - 1 longer than
+    the others. Raises ValueError where such windows could not get anywhere.
     """
     if n <= longest:
         return [Span(0, n, 0, n)]
+    overlap, longest = overlap + step - 1, longest - step + 1  # what rounding the starts may cost
     if longest <= overlap:
         raise ValueError(f"windows of {longest} pixels that overlap by {overlap} never cover an image")
     count = math.ceil((n - overlap) / (longest - overlap))
     length = math.ceil((n + (count - 1) * overlap) / count)
-    starts = [round(i * (n - length) / (count - 1)) for i in range(count)]
-    seams = [0, *((left + length + right) // 2 for left, right in pairwise(starts)), n]
-    return [
-        Span(start, start + length, first, last) for start, (first, last) in zip(starts, pairwise(seams), strict=True)
-    ]
+    starts = [i * (n - length) // (count - 1) // step * step for i in range(count)]
+    stops = [*(start + length for start in starts[:-1]), n]
+    seams = [0, *((stop + start) // 2 for stop, start in zip(stops[:-1], starts[1:], strict=True)), n]
+    return [Span(*ends, *seam) for ends, seam in zip(zip(starts, stops, strict=True), pairwise(seams), strict=True)]
 
 
 def weights(axis: list[Span], scale: int, band: int) -> list[npt.NDArray[np.float32]]:

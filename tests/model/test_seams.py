@@ -18,7 +18,7 @@ from pipeline.records import Degradation
 
 Pixels = npt.NDArray[np.uint8]
 
-SIDE = 432  # HR pixels: a multiple of 12, and four windows or more of 2^17 HR pixels
+SIDE = 336  # HR pixels: a multiple of 12 and, in windows of 2^17 HR pixels, four of them
 BORDER = 32  # HR pixels left out: there, a window's extension and the image's differ by nature
 PHOTOGRAPHS = (
     *("astronaut.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg", "motorcycle_left.png"),

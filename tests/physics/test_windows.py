@@ -10,11 +10,18 @@ from hypothesis import strategies as st
 from pipeline.physics.windows import overhead, spans, weights
 
 
-@given(st.integers(1, 3000), st.integers(2, 600), st.integers(0, 300), st.integers(1, 4), st.integers(1, 40))
-def test_weights_sum_to_one_everywhere(n: int, longest: int, overlap: int, scale: int, band: int) -> None:
-    if overlap >= longest:
-        overlap = longest // 2
-    axis = spans(n, longest, overlap)
+@given(
+    st.integers(1, 3000),
+    st.integers(40, 600),
+    st.integers(0, 300),
+    st.integers(1, 4),
+    st.integers(1, 40),
+    st.sampled_from([1, 2, 8]),
+)
+def test_weights_sum_to_one_everywhere(n: int, longest: int, overlap: int, scale: int, band: int, step: int) -> None:
+    overlap = min(overlap, longest // 2)
+    axis = spans(n, longest, overlap, step)
+    assert all(span.start % step == 0 for span in axis)
     total = np.zeros(n * scale)
     for span, weight in zip(axis, weights(axis, scale, band), strict=True):
         assert 0 <= span.start <= span.first < span.last <= span.stop <= n
@@ -27,7 +34,7 @@ def test_neighbours_share_at_least_the_overlap_evenly() -> None:
     axis = spans(1000, 300, 100)
     shared = [left.stop - right.start for left, right in pairwise(axis)]
     assert min(shared) >= 100
-    assert max(shared) - min(shared) <= 1
+    assert max(shared) - min(shared) <= 2
     assert overhead(axis) == pytest.approx(sum(shared) / 1000 + 1)
 
 
