@@ -26,6 +26,7 @@ _BIG_ENDIAN_BIGTIFF = b"MM\0+"
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 262, 274, 277
 _STRIPS, _TILES, _COLOR_MAP, _INK_SET, _EXTRA, _SAMPLE_FORMAT, _ICC = 273, 324, 320, 332, 338, 339, 34675
 _UINT, _FLOAT = 1, 3
+_COMPRESSION, _BY_PILLOW = 259, (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 50000)  # what its libtiff is built with
 _CMYK_INKS, _YCBCR = 1, 6
 _REFUSED = {4: "a mask", 32803: "raw sensor data", 34892: "linear raw sensor data"}
 _COLOURS = {0: "gray", 1: "gray", 2: "rgb", 3: "palette", 5: "cmyk", 6: "rgb", 8: "lab", 9: "icc lab", 10: "lab"}
@@ -54,6 +55,7 @@ class Layout:
     def plain(self) -> bool:
         """True where Pillow decodes every bit."""
         exact = self.bits <= 8 and not self.floats and self.alpha != "associated"
+        exact = exact and self.tags.get(_COMPRESSION, 1) in _BY_PILLOW
         return exact and self.colours in ("gray", "rgb", "palette")
 
     @property

@@ -172,6 +172,10 @@ def png_cells() -> list[Cell]:
              lambda n=n: colours[photo(1, bits=n)], becomes="converted to RGB")
         for n in (1, 2, 4, 8)
     ]  # fmt: skip
+    cells.append(
+        Cell("PNG", "RGB, interlaced", "16", "libvips", lambda: vips_file(".png", photo(3, np.uint16), interlace=True),
+             lambda: photo(3, np.uint16))
+    )  # fmt: skip
     key = int(photo(1)[0, 0])
     cells.append(
         Cell("PNG", "gray with a transparent key", "8", "by hand",
@@ -284,6 +288,9 @@ def odd_tiff_cells() -> list[Cell]:
              lambda: np.asarray(Image.fromarray(photo(3)).convert("P").convert("RGB")), becomes="converted to RGB"),
         Cell("TIFF", "RGB, JPEG", "8", "tifffile", lambda: tiff(photo(3), photometric="rgb", compression="jpeg",
              compressionargs={"level": 98}), lambda: photo(3), 3.0),
+        Cell("TIFF", "RGB, WebP", "8", "tifffile",
+             lambda: tiff(photo(3), photometric="rgb", compression="webp", compressionargs={"level": 0}),
+             lambda: photo(3), 4.0),
         Cell("TIFF", "gray", "12", "by hand",
              lambda: packed_tiff(photo(1, np.uint16, 12)), lambda: full(photo(1, np.uint16, 12), 12),
              becomes="converted to 16 bits"),

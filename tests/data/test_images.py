@@ -391,18 +391,25 @@ def huge(format: str) -> bytes:
         header = b"VP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + b"\xff\xff\0" + b"\xff\xff\0"
         return b"RIFF" + struct.pack("<I", len(header) + 4) + b"WEBP" + header
     data = bytearray(WHOLE[format])
-    if format == "jpeg":
-        at = data.index(b"\xff\xc0") + 5
+    if format.endswith("jpeg"):
+        at = data.index(b"\xff\xc1" if format == "12-bit jpeg" else b"\xff\xc0") + 5
         data[at : at + 4] = b"\xff\xff\xff\xff"
     if format == "bmp":
         data[18:26] = struct.pack("<ii", 60_000, 60_000)
-    if format == "tiff":
+    if format == "16-bit png":
+        return png_of(60_000, 60_000, 16, 2, b"\0" * 1000)
+    if format == "jp2":
+        at = data.index(b"\xff\x4f\xff\x51") + 8
+        data[at : at + 8] = struct.pack(">II", 60_000, 60_000)
+    if format in ("tiff", "16-bit tiff"):
         at = data.index(struct.pack("<HHI", 256, 4, 1))
         data[at : at + 12] = struct.pack("<HHII", 256, 4, 1, 4_000_000)
     return bytes(data)
 
 
-@pytest.mark.parametrize("format", ["png", "jpeg", "tiff", "webp", "bmp"])
+@pytest.mark.parametrize(
+    "format", ["png", "jpeg", "tiff", "webp", "bmp", "16-bit png", "jp2", "16-bit tiff", "12-bit jpeg"]
+)
 def test_too_many_pixels_are_refused_by_the_header(format: str) -> None:
     error = refusal(huge(format), max_pixels=2**24)
     assert error.code == "over-limit"
