@@ -118,7 +118,7 @@ def large_outcomes(items: Sequence[Item], settings: Settings, placement: Placeme
         yield table_to_outcomes(unit)
 
 
-def _read_unit(unit: pa.Table, limits: ReadLimits, encoding: Encoding) -> pa.Table:
+def _read_unit(unit: pa.Table, limits: ReadLimits, encoding: Encoding | None = None) -> pa.Table:
     return work_to_table(read(table_to_items(unit), limits=limits, encoding=encoding))
 
 
