@@ -150,7 +150,7 @@ ERROR_CODES: dict[str, ErrorCode] = {
             "unsupported-mode",
             PERMANENT,
             "the image's mode or bit depth cannot be kept without loss",
-            "convert the image to 8-bit gray, RGB or RGBA",
+            "follow the message: convert the image, or choose another `encode.format`",
         ),
         ErrorCode("bad-page", PERMANENT, "the file has no such page", "correct `page`; the first page is 0"),
         ErrorCode(
@@ -170,6 +170,12 @@ ERROR_CODES: dict[str, ErrorCode] = {
             TRANSIENT,
             "the image did not fit into memory, even alone",
             "give the restore workers more memory",
+        ),
+        ErrorCode(
+            "out-of-scratch",
+            TRANSIENT,
+            "a large image did not fit onto the worker's local disk",
+            "set `restore.scratch` to a larger disk",
         ),
         ErrorCode(
             "bad-result",

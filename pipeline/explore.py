@@ -22,7 +22,7 @@ from pipeline.errors import CatalogError, ItemError
 from pipeline.measure.evidence import log_evidence, periodogram
 from pipeline.model.layout import BoundaryMode
 from pipeline.model.restore import Restored, Restorer
-from pipeline.records import Degradation, Item
+from pipeline.records import Degradation, Item, white
 from pipeline.resolve import Defaults, Limits, item_id_of, resolve
 
 Pixels = npt.NDArray[Any]
@@ -210,7 +210,7 @@ def _kernel(item: Item, spec: str, limits: Limits) -> kernels.Kernel:
 
 def _evidence(lr: Pixels, settings: Sequence[_Setting]) -> list[float]:
     """Of each setting; a kernel's sigmas are done together, for its spectrum is most of the work."""
-    seen = periodogram(lr * (255 / np.iinfo(lr.dtype).max))
+    seen = periodogram(lr * (255 / white(lr.dtype)))
     found: dict[tuple[str, float], float] = {}
     for spec in dict.fromkeys(setting.kernel for setting in settings):
         alike = [setting.degradation for setting in settings if setting.kernel == spec]

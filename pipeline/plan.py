@@ -77,6 +77,16 @@ def cut_units(items: Sequence[Item], *, megapixels: float, most_items: int) -> I
         yield unit
 
 
+def split_by_size(items: Sequence[Item], most_hr_pixels: float) -> tuple[list[Item], list[Item]]:
+    """Items to restore whole, and those known to be too large for it. The sizes of the rest show at read."""
+    whole: list[Item] = []
+    large: list[Item] = []
+    for item in items:
+        known = item.width is not None and item.height is not None
+        (large if known and hr_pixels(item) > most_hr_pixels else whole).append(item)
+    return whole, large
+
+
 def hr_pixels(item: Item) -> float:
     """HR pixels of the result; where width and height are unknown, a guess from the object's bytes."""
     if item.width and item.height:
@@ -103,6 +113,8 @@ def digest(*parts: str) -> str:
 def output_key(item: Item, ending: str) -> str:
     """The item's key below `<output>/images`: mirrors the input; a new format's ending is appended."""
     page = f".page-{item.page}" if item.page else ""
+    if ending == SAME_ENDING:
+        ending = ENDINGS[named_format(item.key)][0]
     same = item.key.lower().endswith(_ALIASES.get(ending, (ending,)))
     return item.key if same and not page else f"{item.key}{page}{ending}"
 
@@ -112,7 +124,24 @@ def invalid_outcome(error: ItemError, item_id: str, *, uri: str, work_id: str, s
     return failed(Outcome(item_id, work_id=work_id, uri=uri), error, stage)
 
 
-_ALIASES = {".tif": (".tif", ".tiff"), ".jpg": (".jpg", ".jpeg")}
+SAME = "same"  # the format that keeps that of the item's name
+SAME_ENDING = ".*"
+ENDINGS = {
+    "png": (".png",),
+    "tiff": (".tif", ".tiff"),
+    "jpeg": (".jpg", ".jpeg"),
+    "webp": (".webp",),
+    "avif": (".avif",),
+}
+_ALIASES = {endings[0]: endings for endings in ENDINGS.values()}
+
+
+def named_format(key: str) -> str:
+    """The format that a key's ending names among those that are written, else png, which loses nothing.
+
+    The name decides, not the content: the plan knows no content, and must know every output key.
+    """
+    return next((name for name, endings in ENDINGS.items() if key.lower().endswith(endings)), "png")
 
 
 class _Firsts:

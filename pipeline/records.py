@@ -15,11 +15,19 @@ from pipeline.errors import ERROR_CODES, ItemError
 
 DONE = "done"
 FAILED = "failed"
+DEFERRED = "deferred"  # too large for this path: no row of the manifest, but work for the windows path
 
 PHASES = ("center", "corner")
 SIGMA_AUTO = "auto"  # where a sigma may stand: estimate it from the image
 SIGMA_ESTIMATOR = "auto-1"  # changes with the estimates, and so what was restored by them is redone
 SOURCES = ("catalog", "sidecar", "default", "estimated")  # where an item's value came from
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32]
+
+
+def white(dtype: npt.DTypeLike) -> float:
+    """The value of white in images of this type: 255, 65535, or 1.0 for floats."""
+    return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
 
 
 @dataclass(frozen=True)
@@ -116,21 +124,23 @@ class Item:
 class Picture:
     """A decoded image as it travels: what the network sees, and what must not get lost.
 
-    pixels_hwc: (h, w, 1) or (h, w, 3), uint8 or uint16, orientation applied. alpha_hw: (h, w) of
-    the same dtype, or None. mode: of the file, as Pillow names it (L, RGB, RGBA, ...). format: of
-    the file (png, jpeg, tiff, webp). bits: per sample in the file. icc, exif, xmp: carried over
-    verbatim; dpi: (x, y) of the LR file.
+    pixels_hwc: (h, w, 1) or (h, w, 3), uint8, uint16 or float32 in [0, 1], orientation applied.
+    alpha_hw: (h, w) of the same dtype, not multiplied into the colours, or None. mode: of the file,
+    as Pillow names it (L, RGB, CMYK, ...). format: of the file (png, jpeg, ...). bits: per sample
+    in the file. icc, exif, xmp: carried over; dpi: (x, y) of this image. converted: what was done
+    to the colours at decoding where the samples could not stay as they were stored.
     """
 
-    pixels_hwc: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+    pixels_hwc: Pixels
     mode: str
     format: str
     bits: int = 8
-    alpha_hw: npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | None = None
+    alpha_hw: Pixels | None = None
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    converted: str | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +172,7 @@ class Outcome:
     sr_height: int | None = None
     mode: str | None = None
     bits: int | None = None
+    converted: str | None = None
     scale: int | None = None
     sigma: float | None = None
     kernel: str | None = None
@@ -224,4 +235,4 @@ class Work:
 
     @property
     def failed(self) -> bool:
-        return self.outcome.status == FAILED
+        return self.outcome.status in (FAILED, DEFERRED)

@@ -9,11 +9,11 @@ from dataclasses import replace
 from functools import cache
 
 from pipeline import uris
-from pipeline.data import images, kernels, manifest
+from pipeline.data import kernels, manifest
 from pipeline.data.catalog import catalog_root, read_catalog
 from pipeline.errors import ConfigError, ItemError
 from pipeline.physics.kernels import is_analytic
-from pipeline.plan import Plan, digest, invalid_outcome, make_plan, work_id
+from pipeline.plan import ENDINGS, SAME, SAME_ENDING, Plan, digest, invalid_outcome, make_plan, work_id
 from pipeline.records import Item, Outcome
 from pipeline.resolve import Defaults, Limits, item_id_of, resolve, uri_of
 
@@ -55,7 +55,8 @@ def survey(
                 item_id = item_id_of(row, below, number)
                 yield invalid_outcome(error, item_id, uri=uri_of(row, below), work_id=work)
 
-    ending = images.EXTENSIONS[str(encode["format"])]
+    format = str(encode["format"])
+    ending = SAME_ENDING if format == SAME else ENDINGS[format][0]
     return make_plan(resolved(), manifest.known(output), output_ending=ending, retry_failed=retry_failed)
 
 

@@ -44,6 +44,8 @@ ONLY_IN = {
     "fsspec": {"data", "model"},
     "s3fs": {"data"},
     "PIL": {"bench", "data"},
+    "tifffile": {"data"},
+    "imagecodecs": {"data"},
     "pyarrow": {"data", "flow", "review"},
     "jinja2": {"pages"},
     "markupsafe": {"pages"},
@@ -53,6 +55,7 @@ ONLY_IN = {
 CPU_WORKER = (
     "pipeline.stages.read",
     "pipeline.stages.write",
+    "pipeline.stages.windows",
     "pipeline.flow.graph",
     "pipeline.survey",
     "pipeline.pages.report",

@@ -2,10 +2,22 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.plan import Plan, cut_units, hr_pixels, make_plan, output_key, work_id
+from pipeline.plan import (
+    ENDINGS,
+    SAME_ENDING,
+    Plan,
+    cut_units,
+    hr_pixels,
+    make_plan,
+    named_format,
+    output_key,
+    split_by_size,
+    work_id,
+)
 from pipeline.records import DONE, FAILED, Item, Known, Outcome
 
 ENCODE: dict[str, object] = {"format": "png"}
@@ -122,3 +134,29 @@ def test_items_of_unknown_size_come_last_within_their_scale() -> None:
 
 def test_an_estimated_sigma_is_other_work_than_any_number() -> None:
     assert item(sigma=None).work_id not in {item(sigma=sigma).work_id for sigma in (0.0, 2.55)}
+
+
+@pytest.mark.parametrize(
+    ("key", "format", "output"),
+    [
+        ("a/b.jpg", "jpeg", "a/b.jpg"),
+        ("a/b.JPEG", "jpeg", "a/b.JPEG"),
+        ("a/b.tiff", "tiff", "a/b.tiff"),
+        ("a/b.webp", "webp", "a/b.webp"),
+        ("a/b.avif", "avif", "a/b.avif"),
+        ("a/b.jp2", "png", "a/b.jp2.png"),
+        ("a/b", "png", "a/b.png"),
+    ],
+)
+def test_same_keeps_the_format_of_the_name(key: str, format: str, output: str) -> None:
+    item = Item("a", "/x", key, 2, 0.0, "delta", "center")
+    assert named_format(key) == format
+    assert output_key(item, SAME_ENDING) == output_key(item, ENDINGS[format][0]) == output
+
+
+def test_items_known_to_be_too_large_are_set_apart() -> None:
+    sizes = {"small": (10, 10), "large": (100, 100), "unknown": (None, None)}
+    items = [Item(name, name, name, 2, 0.0, "delta", "center", width=w, height=h) for name, (w, h) in sizes.items()]
+    whole, large = split_by_size(items, 4 * 99)
+    assert ([item.item_id for item in whole], [item.item_id for item in large]) == (["unknown"], ["small", "large"])
+    assert [item.item_id for item in split_by_size(items, 4 * 100)[1]] == ["large"]

@@ -17,7 +17,14 @@ from pipeline.records import Degradation
 class _PassThrough(USRNet):
     """A USRNet whose result is its input, enlarged: windows, batches and blending stay as they are."""
 
-    def unfold(self, lr: Tensor, seen: Observation, sigma: Tensor, denoise: Denoise | None = None) -> Tensor:
+    def unfold(
+        self,
+        lr: Tensor,
+        seen: Observation,
+        sigma: Tensor,
+        denoise: Denoise | None = None,
+        last: Denoise | None = None,
+    ) -> Tensor:
         return F.interpolate(lr, scale_factor=seen.scale, mode="nearest")
 
 

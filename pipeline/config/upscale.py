@@ -4,7 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Count, Gpus, Kernel, Positive, Section, Share, Sigma, Template, Uri
+from pipeline.config.section import Count, Gpus, Kernel, Positive, Section, Share, Sigma, Template, Text, Uri
+
+Quality = Annotated[int, Field(ge=1, le=100)]
 
 
 class DefaultsSection(Section):
@@ -70,6 +72,10 @@ class RestoreSection(Section):
     threads: Count | None = None
     """CPU threads of a replica without GPU; null shares the CPUs among the replicas"""
     replicas: ReplicasSection = ReplicasSection()
+    whole_megapixels: Positive = 100.0
+    """HR megapixels up to which an image is restored whole; larger ones go by windows to a tiled TIFF"""
+    scratch: Text | None = None
+    """local folder for images restored by windows, with room for input and result; null is the system's"""
     unit_megapixels: Positive = 4.0
     """HR megapixels of one work unit"""
     unit_items: Count = 64
@@ -88,12 +94,22 @@ class WriteSection(Section):
 class EncodeSection(Section):
     """The files that are written."""
 
-    format: Literal["png", "tiff"] = "png"
-    """format of the results"""
+    format: Literal["png", "tiff", "jpeg", "webp", "avif", "same"] = "png"
+    """format of the results; same keeps the one that the input's name ends in, png where it ends in no other"""
+    depth: Literal["keep", 8, 16] = "keep"
+    """bits a sample; keep writes 16 for 16 and floats for floats, 8 and 16 write at most so many"""
     png_level: Annotated[int, Field(ge=0, le=9)] = 1
     """PNG compression level, 0 (none) to 9 (smallest, slowest)"""
-    tiff_compression: Literal["deflate", "lzw", "none"] = "deflate"
-    """lossless compression of TIFF files"""
+    tiff_compression: Literal["deflate", "zstd", "lzw", "none"] = "deflate"
+    """lossless compression of TIFF files; zstd is the quickest, deflate is read everywhere"""
+    jpeg_quality: Quality = 95
+    """JPEG quality, 1 to 100"""
+    webp_quality: Quality = 90
+    """WebP quality, 1 to 100; 100 is lossless"""
+    avif_quality: Quality = 90
+    """AVIF quality, 1 to 100"""
+    provenance: bool = True
+    """whether the results' XMP names software, model and scale"""
     key: Template | None = None
     """template of output keys: {key} {stem} {dir} {item_id} {scale} {page}; null mirrors the input"""
 
@@ -105,9 +121,9 @@ class LimitsSection(Section):
     """largest super-resolution factor"""
     kernel: Count = 512
     """largest side of a kernel, HR pixels"""
-    lr_pixels: Count = 2**28
-    """largest LR image, pixels"""
-    bytes: Count = 2**31
+    lr_pixels: Count = 2**30
+    """largest LR image, pixels; at most 2^28 where it must be decoded whole: anything but TIFF"""
+    bytes: Count = 2**34
     """largest encoded input, bytes"""
 
 

@@ -5,26 +5,34 @@ absolute offsets, unknown tags) survives. Knows no pixels.
 """
 
 import struct
+from fractions import Fraction
 from typing import Any
 
 from PIL import Image
 
-_PREFIX = b"Exif\0\0"  # of the block in a JPEG segment; carried blocks go without
+PREFIX = b"Exif\0\0"  # of the block in a JPEG segment; carried blocks go without
 _ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0x0100, 0x0101
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INCH = 0x011A, 0x011B, 0x0128, 2
 _EXIF_IFD, _GPS_IFD, _PIXEL_X, _PIXEL_Y = 0x8769, 0x8825, 0xA002, 0xA003
-_SHORT, _LONG = 3, 4
+_FOCAL_PLANE = (0xA20E, 0xA20F)  # pixels per unit on the sensor
+_THUMBNAIL, _THUMBNAIL_BYTES = 0x0201, 0x0202
+_SHORT, _LONG, _RATIONAL = 3, 4, 5
 
 # Tags about the picture, not about how a TIFF stores it: title, camera, software, dates, rights, ...
 _TITLES = range(0x9C9B, 0x9CA0)  # XPTitle to XPSubject
 DESCRIPTIVE = (0x010D, 0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x8298, *_TITLES)
 
 
-def upright(block: bytes, width: int, height: int) -> bytes | None:
-    """`block` saying orientation 1 and, where it gives a size, this one; None if it is no EXIF.
+def upright(
+    block: bytes, width: int, height: int, *, dpi: tuple[float, float] | None = None, scale: int = 1
+) -> bytes | None:
+    """`block` saying orientation 1 and, where it gives a size or resolution, this one; None if it is no EXIF.
 
-    Where the orientation changes, the embedded preview is unlinked: it still lies as it did.
+    dpi: the true resolution, put where there is one. scale: by how much the image was enlarged, for
+    what counts pixels on the sensor. The embedded thumbnail is unlinked and overwritten with zeros:
+    it shows the image as it was.
     """
-    block = block.removeprefix(_PREFIX).removeprefix(_PREFIX)  # some writers put it twice
+    block = block.removeprefix(PREFIX).removeprefix(PREFIX)  # some writers put it twice
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
     if order is None:
         return None
@@ -32,10 +40,13 @@ def upright(block: bytes, width: int, height: int) -> bytes | None:
     try:
         (first,) = struct.unpack_from(order + "I", block, 4)
         found = _patch(patched, order, first, {_ORIENTATION: 1, _WIDTH: width, _HEIGHT: height})
-        if found.get(_ORIENTATION, 1) != 1:
-            _unlink_preview(patched, order, first)
+        _drop_thumbnail(patched, order, first)
+        if dpi is not None:
+            _patch(patched, order, first, {_RESOLUTION_UNIT: _INCH})
+            _patch_ratios(patched, order, first, dict(zip((_X_RESOLUTION, _Y_RESOLUTION), dpi, strict=True)), 0.0)
         if _EXIF_IFD in found:
             _patch(patched, order, found[_EXIF_IFD], {_PIXEL_X: width, _PIXEL_Y: height})
+            _patch_ratios(patched, order, found[_EXIF_IFD], dict.fromkeys(_FOCAL_PLANE, 0.0), float(scale))
     except struct.error:  # an offset leads out of the block
         return None
     return bytes(patched)
@@ -49,7 +60,7 @@ def block_of(tags: Image.Exif) -> bytes | None:
             kept.get_ifd(tag).update(value)
         else:
             kept[tag] = value
-    return kept.tobytes().removeprefix(_PREFIX) if _descriptive(tags) else None
+    return kept.tobytes().removeprefix(PREFIX) if _descriptive(tags) else None
 
 
 def descriptive_tags(block: bytes) -> dict[int, Any]:
@@ -81,6 +92,34 @@ def _patch(block: bytearray, order: str, directory: int, values: dict[int, int])
     return found
 
 
-def _unlink_preview(block: bytearray, order: str, directory: int) -> None:
+def _patch_ratios(block: bytearray, order: str, directory: int, values: dict[int, float], factor: float) -> None:
+    """Set the ratios among `values` that the directory has to value + factor × what stood there."""
     (count,) = struct.unpack_from(order + "H", block, directory)
-    struct.pack_into(order + "I", block, directory + 2 + 12 * count, 0)
+    for position in range(directory + 2, directory + 2 + 12 * count, 12):
+        tag, kind, length, place = struct.unpack_from(order + "HHII", block, position)
+        if tag in values and kind == _RATIONAL and length == 1:
+            above, below = struct.unpack_from(order + "II", block, place)
+            ratio = Fraction(values[tag] + factor * above / max(1, below)).limit_denominator(10_000)
+            if ratio.numerator < 2**32:
+                struct.pack_into(order + "II", block, place, ratio.numerator, ratio.denominator)
+
+
+def _drop_thumbnail(block: bytearray, order: str, directory: int) -> None:
+    (count,) = struct.unpack_from(order + "H", block, directory)
+    link = directory + 2 + 12 * count
+    (second,) = struct.unpack_from(order + "I", block, link)
+    struct.pack_into(order + "I", block, link, 0)
+    if second:
+        found = _patch(block, order, second, {})
+        start, length = found.get(_THUMBNAIL, 0), found.get(_THUMBNAIL_BYTES, 0)
+        if 8 <= start < start + length <= len(block):
+            block[start : start + length] = bytes(length)
+
+
+def with_resolution(block: bytes | None, dpi: tuple[float, float] | None) -> bytes | None:
+    """`block`, or a new one for formats that keep the resolution nowhere else."""
+    if block or not dpi:
+        return block
+    tags = Image.Exif()
+    tags[_X_RESOLUTION], tags[_Y_RESOLUTION], tags[_RESOLUTION_UNIT] = *dpi, _INCH
+    return tags.tobytes().removeprefix(PREFIX)

@@ -24,8 +24,7 @@ import numpy.typing as npt
 from PIL.PngImagePlugin import PngImageFile
 
 from pipeline import uris
-from pipeline.data import storage
-from pipeline.data.headers import png_damage
+from pipeline.data import png_chunks, storage
 from pipeline.data.pillow import own_rules
 from pipeline.errors import ItemError, StorageError
 from pipeline.physics.kernels import (
@@ -261,7 +260,7 @@ def _png(data: bytes) -> Arrays:
             raise ItemError("over-limit", f"it has {image.width} x {image.height} pixels, far more than any kernel")
         if image.mode not in ("1", "L", "I", "I;16"):
             raise ItemError("bad-kernel", f"it is of mode {image.mode}; save it as a gray image without alpha")
-        if damage := png_damage(data):
+        if damage := png_chunks.damage(data):
             raise ItemError("bad-kernel", f"it is damaged: {damage}")
         return {"": np.asarray(image, np.float64)}
 

@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline.data import images, storage
 from pipeline.errors import ItemError
 from pipeline.physics.resample import upscale_bicubic
+from pipeline.records import white
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -92,7 +93,7 @@ def eight_bits(image: npt.NDArray[Any]) -> Pixels:
     """Samples of any integer type as 0-255: what a page can show."""
     if image.dtype == np.uint8:
         return np.asarray(image, np.uint8)
-    scaled = np.rint(image.astype(np.float64) * 255 / np.iinfo(image.dtype).max)
+    scaled = np.rint(image.astype(np.float64) * (255 / white(image.dtype)))
     return np.asarray(scaled.astype(np.uint8))
 
 

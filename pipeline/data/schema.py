@@ -19,8 +19,6 @@ import pyarrow as pa
 
 from pipeline.records import Degradation, Item, Outcome, Picture, Work, checked_sigma
 
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-
 _ARROW_TYPES: dict[object, pa.DataType] = {
     str: pa.string(),
     int: pa.int64(),

@@ -15,6 +15,7 @@ Knows no image, no table and no manifest.
 import errno
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ _Result = TypeVar("_Result")
 _TRIES = 6
 _FIRST_PAUSE_S = 0.5  # doubles: 0.5, 1, 2, 4, 8
 _GIVE_UP_AFTER_S = 20.0
+_PART_BYTES, _MOST_PARTS, _PARTS_AT_ONCE = 2**24, 9_000, 4  # of an upload: 64 MB in memory
 
 _WORDS: dict[type[Exception], str] = {
     FileNotFoundError: "there is no such object",
@@ -104,6 +106,39 @@ def write_bytes(uri: str, data: bytes) -> None:
     filesystem, path = _filesystem(uri)
     put = _replace_local_file if is_local(uri) else filesystem.pipe_file
     _persistently(uri, lambda: put(path, data))
+
+
+def download(uri: str, path: str) -> None:
+    """The object at `uri` as a new local file, in pieces: never whole in memory. Its length is checked."""
+    uri = absolute(uri)
+    filesystem, key = _filesystem(uri)
+
+    def fetch() -> None:
+        size = _file_info(uri).get("size")
+        filesystem.get_file(key, path)
+        if size is not None and os.path.getsize(path) != size:
+            raise _WrongLengthError(f"{os.path.getsize(path)} bytes came where {size} were announced")
+
+    _persistently(uri, fetch)
+
+
+def upload(path: str, uri: str) -> None:
+    """A local file becomes the object at `uri`, in parts, at once or not at all."""
+    uri = absolute(uri)
+    filesystem, key = _filesystem(uri)
+
+    def put() -> None:
+        if is_local(uri):
+            _copy_local_file(path, key)
+        elif split_scheme(uri)[0] in ("s3", "s3a"):
+            part = max(_PART_BYTES, -(-os.path.getsize(path) // _MOST_PARTS))
+            filesystem.put_file(path, key, chunksize=part, max_concurrency=_PARTS_AT_ONCE)
+        else:
+            filesystem.put_file(path, key)
+        if (size := _file_info(uri).get("size")) != os.path.getsize(path):
+            raise _WrongLengthError(f"{size} bytes arrived of {os.path.getsize(path)}")
+
+    _persistently(uri, put)
 
 
 def delete(uri: str) -> None:
@@ -304,6 +339,19 @@ def _read(uri: str, max_bytes: int | None) -> tuple[bytes, ObjectFacts]:
     if size is not None and len(data) != size:
         raise _WrongLengthError(f"{len(data)} bytes came where {size} were announced")
     return data, ObjectFacts(size, _etag(info))
+
+
+def _copy_local_file(source: str, path: str) -> None:
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    part = os.path.join(folder, f".{uuid4().hex}.part")
+    try:
+        shutil.copyfile(source, part)
+        os.replace(part, path)
+    except BaseException:
+        if os.path.exists(part):
+            os.remove(part)
+        raise
 
 
 def _replace_local_file(path: str, data: bytes) -> None:

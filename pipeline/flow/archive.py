@@ -21,7 +21,7 @@ import ray.exceptions
 from pipeline import uris
 from pipeline.config.load import dump
 from pipeline.config.upscale import UpscaleConfig
-from pipeline.data import manifest, storage
+from pipeline.data import images, manifest, storage
 from pipeline.errors import ConfigError, ItemError, NotFinished, StorageError, WeightsError
 from pipeline.flow import cluster, graph
 from pipeline.flow.cluster import Placement
@@ -29,8 +29,8 @@ from pipeline.flow.metrics import Metrics
 from pipeline.measure.progress import Progress
 from pipeline.measure.stages import Stages
 from pipeline.measure.summary import Summary
-from pipeline.plan import Plan, cut_units
-from pipeline.records import Outcome
+from pipeline.plan import SAME, Plan, cut_units, split_by_size
+from pipeline.records import DEFERRED, Outcome
 from pipeline.resolve import Defaults, Limits
 from pipeline.stages.read import ReadLimits
 from pipeline.stages.write import Encoding
@@ -112,7 +112,13 @@ def make_plan(config: UpscaleConfig, model_id: str, say: Callable[[str], None]) 
 
 def _encode_identity(config: UpscaleConfig) -> dict[str, object]:
     """The encode settings that change pixels or names; a faster compression does not redo an archive."""
-    return {"format": config.encode.format, "key": config.encode.key, "boundary": config.engine.boundary}
+    encode = config.encode
+    identity: dict[str, object] = {"format": encode.format, "key": encode.key, "boundary": config.engine.boundary}
+    if encode.depth != "keep":
+        identity["depth"] = encode.depth
+    qualities = {"jpeg": encode.jpeg_quality, "webp": encode.webp_quality, "avif": encode.avif_quality}
+    lossy = qualities if encode.format == SAME else {encode.format: qualities.get(encode.format)}
+    return identity | {f"{name}_quality": quality for name, quality in lossy.items() if quality is not None}
 
 
 def _announcement(plan: Plan) -> str:
@@ -177,8 +183,16 @@ def place(config: UpscaleConfig, own: bool, say: Callable[[str], None]) -> Place
 def _restored(
     config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, placement: Placement
 ) -> Iterator[list[Outcome]]:
-    units = list(cut_units(plan.todo, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items))
-    yield from graph.outcomes(units, settings(config, plan, weights, run_id), placement)
+    """Units of images that fit into memory first, then those without limit, one by one."""
+    by_id = {item.item_id: item for item in plan.todo}
+    whole, large = split_by_size(plan.todo, config.restore.whole_megapixels * 1e6)
+    units = list(cut_units(whole, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items))
+    chosen = settings(config, plan, weights, run_id)
+    for unit in graph.outcomes(units, chosen, placement) if units else ():
+        large += [by_id[outcome.item_id] for outcome in unit if outcome.status == DEFERRED]
+        yield [outcome for outcome in unit if outcome.status != DEFERRED]
+    if large:
+        yield from graph.large_outcomes(large, chosen, placement)
 
 
 def settings(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> graph.Settings:
@@ -191,19 +205,26 @@ def settings(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> 
         precision=config.engine.precision,
         compile=config.engine.compile,
         boundary=config.engine.boundary,
-        limits=ReadLimits(config.limits.lr_pixels, config.limits.bytes, config.limits.kernel),
+        limits=ReadLimits(
+            config.limits.lr_pixels, config.limits.bytes, config.limits.kernel, config.restore.whole_megapixels * 1e6
+        ),
         encoding=_encoding(config),
         attempts=plan.attempts,
+        scratch=config.restore.scratch,
     )
 
 
 def _encoding(config: UpscaleConfig) -> Encoding:
     encode = config.encode
-    options: dict[str, dict[str, Any]] = {
-        "png": {"png_level": encode.png_level},
-        "tiff": {"tiff_compression": encode.tiff_compression},
-    }
-    return Encoding(encode.format, options[encode.format])
+    options = images.Options(
+        depth=encode.depth,
+        png_level=encode.png_level,
+        tiff_compression=encode.tiff_compression,
+        jpeg_quality=encode.jpeg_quality,
+        webp_quality=encode.webp_quality,
+        avif_quality=encode.avif_quality,
+    )
+    return Encoding(encode.format, options, encode.provenance)
 
 
 def _record_invalid(invalid: list[Outcome], output: str, run_id: str) -> Iterator[list[Outcome]]:

@@ -7,7 +7,7 @@ restoring by the clock.
 
 import io
 import resource
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from time import monotonic, process_time
 from typing import Any
@@ -112,8 +112,9 @@ class _Calibrator:
 
     def _encoded(self, work: Work) -> Sample:
         begin, encoding = process_time(), self._settings.encoding
-        options: Mapping[str, Any] = encoding.options
-        data = b"" if work.picture is None else images.encode(work.picture, encoding.format, **options)
+        data = b""
+        if work.picture is not None:
+            data = images.encode(work.picture, encoding.format_of(work.item), encoding.options)
         outcome = replace(work.outcome, output_bytes=len(data), seconds_write=process_time() - begin)
         return Sample(
             scale=work.item.scale,

@@ -29,15 +29,16 @@ from pipeline.data.schema import (
     work_to_table,
 )
 from pipeline.flow.cluster import Placement
-from pipeline.flow.replica import Replica
-from pipeline.records import Item, Outcome
+from pipeline.flow.replica import Replica, WindowReplica
+from pipeline.records import DEFERRED, Item, Outcome
 from pipeline.stages.read import ReadLimits, read
+from pipeline.stages.windows import Place
 from pipeline.stages.write import Encoding, write
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the stages need to know, by value. attempts: earlier tries, by item id."""
+    """What the stages need to know, by value. attempts: earlier tries, by item id. scratch: of large images."""
 
     run_id: str
     output: str
@@ -49,6 +50,7 @@ class Settings:
     limits: ReadLimits
     encoding: Encoding
     attempts: dict[str, int]
+    scratch: str | None = None
 
 
 def outcomes(units: Sequence[list[Item]], settings: Settings, placement: Placement) -> Iterator[list[Outcome]]:
@@ -58,7 +60,7 @@ def outcomes(units: Sequence[list[Item]], settings: Settings, placement: Placeme
     ds = _whole_blocks(
         ds,
         _read_unit,
-        fn_kwargs={"limits": settings.limits},
+        fn_kwargs={"limits": settings.limits, "encoding": settings.encoding},
         num_cpus=placement.read_cpus,
         compute=TaskPoolStrategy(size=placement.read_tasks),
     )
@@ -92,8 +94,32 @@ def outcomes(units: Sequence[list[Item]], settings: Settings, placement: Placeme
         yield table_to_outcomes(unit)
 
 
-def _read_unit(unit: pa.Table, limits: ReadLimits) -> pa.Table:
-    return work_to_table(read(table_to_items(unit), limits=limits))
+def large_outcomes(items: Sequence[Item], settings: Settings, placement: Placement) -> Iterator[list[Outcome]]:
+    """Restore images without limit, one a call: a stage that reads, restores and writes by windows."""
+    _set_context()
+    ds = _whole_blocks(
+        _one_block_each([[item] for item in items]),
+        WindowReplica,
+        fn_constructor_args=(settings.precision, settings.compile, settings.boundary, placement.threads),
+        fn_kwargs={
+            "weights": ray.put(settings.weights),
+            "limits": settings.limits,
+            "encoding": settings.encoding,
+            "place": Place(settings.output, settings.scratch),
+            "run_id": settings.run_id,
+            "software": settings.software,
+            "attempts": ray.put(settings.attempts),
+        },
+        num_cpus=placement.cpus,
+        num_gpus=placement.gpus or None,
+        compute=ActorPoolStrategy(min_size=placement.smallest, max_size=placement.largest),
+    )
+    for unit in ds.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield table_to_outcomes(unit)
+
+
+def _read_unit(unit: pa.Table, limits: ReadLimits, encoding: Encoding | None = None) -> pa.Table:
+    return work_to_table(read(table_to_items(unit), limits=limits, encoding=encoding))
 
 
 def _write_unit(
@@ -107,9 +133,10 @@ def _write_unit(
     tried = ray.get(attempts)
     written = [
         replace(work.outcome, run_id=run_id, software=software, attempts=tried.get(work.outcome.item_id, 0) + 1)
-        for work in write(table_to_work(unit), output=output, encoding=encoding)
+        for work in write(table_to_work(unit), output=output, encoding=encoding, software=software)
     ]
-    manifest.write_part(output, run_id, written)
+    if recorded := [outcome for outcome in written if outcome.status != DEFERRED]:
+        manifest.write_part(output, run_id, recorded)
     return outcomes_to_table(written)
 
 

@@ -9,19 +9,24 @@ Knows no file and no row; loads no torch.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.records import white
+
+Samples = npt.NDArray[Any]  # uint8, uint16 or float32
+
 _LEAST_SIDE = 8  # pixels; narrower images are mirrored, for scikit-image takes them for colours
 
 
-def estimate_sigma(pixels_hwc: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> float:
+def estimate_sigma(pixels_hwc: Samples) -> float:
     """Noise standard deviation in grey levels of 0-255, the mean over channels; 0 for a flat image.
 
-    pixels_hwc: (h, w, c), white at the type's largest value.
+    pixels_hwc: (h, w, c), white at the type's largest value, or at 1.0 for floats.
     """
-    unit = pixels_hwc.astype(np.float64) * (255 / np.iinfo(pixels_hwc.dtype).max)
+    unit = pixels_hwc.astype(np.float64) * (255 / white(pixels_hwc.dtype))
     return min(255.0, float(np.mean([_of_channel(unit[:, :, c]) for c in range(unit.shape[2])])))
 
 

@@ -3,39 +3,42 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from pipeline.errors import ItemError
+from pipeline.records import Pixels, white
 
-Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Image = Pixels
+
+_DTYPES = (np.uint8, np.uint16, np.float32)
 
 
 def check(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Raises `ItemError` for anything but a (h, w, 3) or (h, w) image of uint8 or uint16."""
-    if dtype not in (np.uint8, np.uint16) or len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
+    """Raises `ItemError` for anything but a (h, w, 3) or (h, w) image of uint8, uint16 or float32."""
+    if dtype not in _DTYPES or len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
         raise ItemError(
-            "unsupported-mode", f"an image must be (h, w, 3) or (h, w) uint8 or uint16, not {shape} {dtype}"
+            "unsupported-mode", f"an image must be (h, w, 3) or (h, w) uint8, uint16 or float32, not {shape} {dtype}"
         )
     if 0 in shape:
         raise ItemError("corrupt-image", f"the image has no pixels: {shape}")
 
 
 def unit_range(image: Image, device: torch.device) -> Tensor:
-    """(h, w[, 3]) integers → (3, h, w) float32 in [0, 1] on the device; gray becomes three equal channels."""
-    peak = float(np.iinfo(image.dtype).max)
+    """(h, w[, 3]) samples → (3, h, w) float32 in [0, 1] on the device; gray becomes three equal channels."""
     samples = torch.from_numpy(np.require(image, requirements=("C", "W")))  # decoders hand out read-only views
     if device.type == "cuda":
         samples = samples.pin_memory().to(device, non_blocking=True)
-    unit = samples.float() / peak
+    unit = samples.float() / white(image.dtype)
     return unit.permute(2, 0, 1) if image.ndim == 3 else unit.expand(3, -1, -1)
 
 
 def quantized(sr: Tensor, dtype: np.dtype[Any], gray: bool) -> Image:
-    """(3, H, W) float → (H, W[, 3]) integers; a gray picture is the channels' mean. Rounded on the device."""
+    """(3, H, W) float → (H, W[, 3]) of `dtype`; a gray picture is the channels' mean. Rounded on the device."""
     picture = sr.mean(dim=0) if gray else sr.permute(1, 2, 0)
-    levels = picture.clamp(0, 1).mul(float(np.iinfo(dtype).max)).round()
+    levels = picture.clamp(0, 1)
+    if dtype.kind != "f":
+        levels = levels.mul(white(dtype)).round()
     if dtype == np.uint8:
         levels = levels.to(torch.uint8)
     image: Image = levels.contiguous().cpu().numpy().astype(dtype, copy=False)

@@ -54,7 +54,7 @@ class Restored:
 
 
 class Source(Protocol):
-    """An image that is read in parts. shape: (h, w) or (h, w, 3); dtype: uint8 or uint16."""
+    """An image that is read in parts. shape: (h, w) or (h, w, 3); dtype: uint8, uint16 or float32."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -102,7 +102,7 @@ class Restorer:
     ) -> list[Restored | ItemError]:
         """Restore each image, or say why not: one bad image never costs its neighbours anything.
 
-        images: (h, w, 3) or (h, w) uint8 or uint16. boundary: `smooth` for real images,
+        images: (h, w, 3) or (h, w); uint8, uint16, or float32 in [0, 1]. boundary: `smooth` for real images,
         `circular` for synthetic ones degraded with wrap-around. Results in the order of `images`.
         """
         results: dict[int, Restored | ItemError] = {}
@@ -234,7 +234,7 @@ def restore(
 ) -> list[Image]:
     """Restore images with a network: the call for a person. The first failure is raised.
 
-    images: (h, w, 3) or (h, w) uint8 or uint16. Returns (h·s, w·s[, 3]) arrays of the same dtype.
+    images: (h, w, 3) or (h, w); uint8, uint16, or float32 in [0, 1]. Returns (h·s, w·s[, 3]) arrays of the same dtype.
     Raises `ItemError` naming the image's position.
     """
     restored = []

@@ -126,7 +126,8 @@ class Runner:
         lr = torch.stack([extend_periodic(unit_range(w.lr, self.device), *layout.shape) for w in windows])
         seen = self._observe(lr, [w.degradation for w in windows])
         sigma = torch.tensor([w.degradation.sigma / 255 for w in windows], device=self.device).view(-1, 1, 1, 1)
-        sr = self._net.unfold(lr, seen, sigma, self._fast)
+        deep = any(w.lr.dtype != np.uint8 for w in windows)
+        sr = self._net.unfold(lr, seen, sigma, self._fast, self._exact if deep else None)
         return _Launched(windows, lr, seen, sigma, sr, _is_bad(sr))
 
     def _finished(self, batch: _Launched) -> Iterator[Result | Refused]:

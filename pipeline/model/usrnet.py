@@ -75,17 +75,27 @@ class USRNet(nn.Module):
         kernel, sigma = kernel.to(lr.dtype), sigma.to(lr.dtype).reshape(-1, 1, 1, 1)
         return self.unfold(lr, observe(lr, kernel, int(scale)), sigma)
 
-    def unfold(self, lr: Tensor, seen: Observation, sigma: Tensor, denoise: Denoise | None = None) -> Tensor:
+    def unfold(
+        self,
+        lr: Tensor,
+        seen: Observation,
+        sigma: Tensor,
+        denoise: Denoise | None = None,
+        last: Denoise | None = None,
+    ) -> Tensor:
         """`forward` for an image whose `Observation` is at hand. sigma: (N, 1, 1, 1).
 
-        denoise: (z, β) → x, another way to compute the prior than `self.denoise`.
+        denoise: (z, β) → x, another way to compute the prior than `self.denoise`. last: the same,
+        more precise, for the last iteration: a result has no more levels than the numbers in which it
+        leaves the prior, and bf16 has 128 in an octave.
         """
         denoise = denoise or self.denoise
+        last = last or denoise
         alphas, betas = self.hyper_parameters(sigma, seen.scale)
         x = F.interpolate(lr, scale_factor=seen.scale, mode="nearest")
-        for alpha, beta in zip(alphas, betas, strict=True):
+        for step, (alpha, beta) in enumerate(zip(alphas, betas, strict=True), start=1):
             z = data_step(x, seen, alpha)
-            x = denoise(z, beta)
+            x = (last if step == len(alphas) else denoise)(z, beta)
         return x
 
     def hyper_parameters(self, sigma: Tensor, scale: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

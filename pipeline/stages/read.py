@@ -3,6 +3,7 @@
 Knows no Ray and no torch.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,24 +12,41 @@ from time import perf_counter
 import numpy as np
 
 from pipeline.data import images, kernels, storage
+from pipeline.data.encoders import refuse_unwritable
 from pipeline.errors import ItemError
 from pipeline.measure.noise import estimate_sigma
-from pipeline.records import Degradation, Item, Outcome, Picture, Work, checked_sigma
+from pipeline.records import DEFERRED, Degradation, Item, Outcome, Picture, Work, checked_sigma
 from pipeline.stages.guard import guarded
+from pipeline.stages.write import Encoding
+
+_WHOLE_BYTES = 2**31  # of an encoded image that is fetched into memory
 
 
 @dataclass(frozen=True)
 class ReadLimits:
-    """lr_pixels: of the decoded image. bytes: of the encoded one. kernel: width of a kernel."""
+    """lr_pixels: of the decoded image. bytes: of the encoded one. kernel: width of a kernel.
+
+    whole: HR pixels of a result up to which images are read whole; larger ones are deferred.
+    """
 
     lr_pixels: int
     bytes: int
     kernel: int
+    whole: float = math.inf
 
 
-def read(items: list[Item], *, limits: ReadLimits, clock: Callable[[], float] = perf_counter) -> list[Work]:
-    """Fetch and decode each item, in order; what cannot be read is failed work."""
-    return [guarded("read", lambda work: _read(work, limits, clock), started(item)) for item in items]
+def read(
+    items: list[Item],
+    *,
+    limits: ReadLimits,
+    encoding: Encoding | None = None,
+    clock: Callable[[], float] = perf_counter,
+) -> list[Work]:
+    """Fetch and decode each item, in order; what cannot be read is failed work.
+
+    encoding: how results will be written; what it cannot hold fails here, before it is restored.
+    """
+    return [guarded("read", lambda work: _read(work, limits, encoding, clock), started(item)) for item in items]
 
 
 def started(item: Item) -> Work:
@@ -38,32 +56,59 @@ def started(item: Item) -> Work:
     return Work(item, Outcome(**{name: getattr(item, name) for name in same + sources}))
 
 
-def _read(work: Work, limits: ReadLimits, clock: Callable[[], float]) -> Work:
+def _read(work: Work, limits: ReadLimits, encoding: Encoding | None, clock: Callable[[], float]) -> Work:
     begin = clock()
     item = work.item
-    kernel = _kernel(item, limits.kernel)
-    data, facts = storage.read_object(item.uri, max_bytes=limits.bytes)
+    kernel = load_kernel(item, limits.kernel)
+    fetched = _fetched(item, limits)
+    if fetched is None or _is_larger(fetched[0], item, limits.whole):
+        return replace(work, outcome=replace(work.outcome, status=DEFERRED))
+    data, facts = fetched
     _same_object(item, len(data), facts.etag)
     picture = images.decode(data, page=item.page, max_pixels=limits.lr_pixels)
     _same_size(item, picture)
+    height, width = picture.pixels_hwc.shape[:2]
+    if encoding is not None:
+        size = (width * item.scale, height * item.scale)
+        refuse_unwritable(picture, encoding.format_of(item), encoding.options.depth, *size)
     if item.sigma is None:
         item = replace(item, sigma=estimate_sigma(picture.pixels_hwc))
     outcome = replace(
         work.outcome,
         input_bytes=len(data),
         input_etag=facts.etag,
-        lr_height=picture.pixels_hwc.shape[0],
-        lr_width=picture.pixels_hwc.shape[1],
+        lr_height=height,
+        lr_width=width,
         mode=picture.mode,
         bits=picture.bits,
         sigma=item.sigma,
+        converted=picture.converted,
         seconds_read=clock() - begin,
     )
     degradation = Degradation(kernel, item.scale, checked_sigma(item.sigma))
     return replace(work, item=item, outcome=outcome, picture=picture, degradation=degradation)
 
 
-def _kernel(item: Item, widest: int) -> kernels.Kernel:
+def _fetched(item: Item, limits: ReadLimits) -> tuple[bytes, storage.ObjectFacts] | None:
+    """The object and its facts; None where it is too large for memory, but not for windows."""
+    may_defer = math.isfinite(limits.whole) and limits.bytes > _WHOLE_BYTES
+    try:
+        return storage.read_object(item.uri, max_bytes=_WHOLE_BYTES if may_defer else limits.bytes)
+    except ItemError as error:
+        if error.code == "over-limit" and may_defer:
+            return None
+        raise
+
+
+def _is_larger(data: bytes, item: Item, hr_pixels: float) -> bool:
+    if math.isinf(hr_pixels):
+        return False
+    width, height = images.dimensions(data, page=item.page)
+    return width * height * item.scale**2 > hr_pixels
+
+
+def load_kernel(item: Item, widest: int) -> kernels.Kernel:
+    """The item's kernel, fetched once for all items that share it."""
     if item.kernel_values is not None:
         return kernels.from_array(item.kernel_values, item.scale, item.phase, max_width=widest)
     return _load_kernel(item.kernel, item.scale, item.phase, widest)

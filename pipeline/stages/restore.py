@@ -11,8 +11,8 @@ from pipeline.errors import ItemError
 from pipeline.measure.consistency import is_flagged
 from pipeline.model.layout import BoundaryMode
 from pipeline.model.restore import Restored, Restorer
-from pipeline.physics.resample import upscale_bicubic
-from pipeline.records import Picture, Work, checked_sigma
+from pipeline.physics.resample import fill_transparent, upscale_bicubic
+from pipeline.records import Picture, Work, checked_sigma, white
 from pipeline.stages.guard import fail
 
 
@@ -50,6 +50,8 @@ def _results(ready: list[Work], restorer: Restorer, boundary: BoundaryMode) -> l
 
 def _network_input(picture: Picture) -> Any:
     pixels = picture.pixels_hwc
+    if picture.alpha_hw is not None:
+        pixels = fill_transparent(pixels, picture.alpha_hw)
     return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 
 
@@ -85,9 +87,10 @@ def _upscaled_alpha(work: Work, picture: Picture) -> Any:
     alpha = picture.alpha_hw
     if alpha is None:
         return None
-    peak = np.iinfo(alpha.dtype).max
+    peak = white(alpha.dtype)
     upscaled = upscale_bicubic(alpha, work.item.scale, work.item.phase)
-    return np.rint(np.clip(upscaled, 0, peak)).astype(alpha.dtype)
+    within = np.clip(upscaled, 0, peak)
+    return (within if alpha.dtype.kind == "f" else np.rint(within)).astype(alpha.dtype)
 
 
 def _shares(works: list[Work]) -> list[float]:

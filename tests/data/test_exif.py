@@ -1,9 +1,11 @@
 """EXIF blocks: what is patched, and that nothing else is."""
 
+import io
 import struct
 
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
 
 from pipeline.data import exif
 
@@ -42,7 +44,7 @@ def test_orientation_and_sizes_tell_the_truth(order: str) -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_nothing_else_changes_by_a_byte(order: str) -> None:
-    same = block_with(order, 1, preview=True)
+    same = block_with(order, 1)
     assert exif.upright(same, 34, 21) == same
     turned = exif.upright(block_with(order, 6), 21, 34)
     assert turned is not None
@@ -57,13 +59,35 @@ def test_a_size_too_large_for_16_bits_is_written_in_32(order: str) -> None:
     assert tags.get_ifd(0x8769)[0xA003] == 80_000
 
 
-def test_the_preview_is_unlinked_only_where_it_would_lie_wrong() -> None:
-    def link_to_preview(block: bytes | None) -> int:
-        assert block is not None
-        return int(struct.unpack_from("<I", block, 8 + 2 + 3 * 12)[0])
+def test_the_thumbnail_is_unlinked_and_its_bytes_are_gone() -> None:
+    tags = Image.Exif()
+    tags[0x010F] = "Maker"
+    file = io.BytesIO()
+    Image.new("RGB", (16, 12), "red").save(file, "JPEG")
+    with_thumbnail = block_with_thumbnail(file.getvalue())
+    assert file.getvalue() in with_thumbnail
+    block = exif.upright(with_thumbnail, 34, 21)
+    assert block is not None
+    assert file.getvalue()[:100] not in block
+    assert tags_of(block).get_ifd(0x0001) == {}
+    assert len(block) == len(with_thumbnail)  # what lies behind it keeps its place
 
-    assert link_to_preview(exif.upright(block_with("<", 1, preview=True), 34, 21)) > 0
-    assert link_to_preview(exif.upright(block_with("<", 6, preview=True), 21, 34)) == 0
+
+def block_with_thumbnail(jpeg: bytes) -> bytes:
+    second = 8 + 2 + 12 + 4
+    first = struct.pack("<HHHIHHI", 1, 0x0112, 3, 1, 1, 0, second)
+    place = second + 2 + 2 * 12 + 4
+    thumbnail = struct.pack("<HHHIIHHII", 2, 0x0201, 4, 1, place, 0x0202, 4, 1, len(jpeg)) + bytes(4)
+    return b"II*\0\x08\0\0\0" + first + thumbnail + jpeg
+
+
+def test_resolutions_are_put_right_and_sensor_resolutions_scaled() -> None:
+    tags = Image.Exif()
+    tags[0x011A], tags[0x011B], tags[0x0128] = 72, 72, 3
+    tags.get_ifd(0x8769).update({0xA20E: IFDRational(2001, 2), 0xA20F: IFDRational(2001, 2)})
+    found = tags_of(exif.upright(tags.tobytes(), 34, 21, dpi=(600.0, 400.25), scale=2))
+    assert (found[0x011A], found[0x011B], found[0x0128]) == (600, 400.25, 2)
+    assert found.get_ifd(0x8769)[0xA20E] == 2001
 
 
 @pytest.mark.parametrize("prefix", [b"", b"Exif\0\0", b"Exif\0\0Exif\0\0"])

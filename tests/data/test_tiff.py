@@ -5,10 +5,11 @@ import io
 import numpy as np
 import numpy.typing as npt
 import pytest
+import pyvips
 import tifffile
 from PIL import Image
 
-from pipeline.data.tiff import COMPRESSIONS, tiff_bytes
+from pipeline.data.tiff import COMPRESSIONS, TiffWriter, tiff_bytes
 
 
 def gradient(height: int, width: int, channels: int) -> npt.NDArray[np.uint8]:
@@ -38,12 +39,40 @@ def test_compression_makes_smooth_images_much_smaller(compression: str) -> None:
     assert len(tiff_bytes(samples, compression=compression)) < samples.nbytes / 10
 
 
-def test_large_images_are_cut_into_strips() -> None:
+def test_large_images_are_cut_into_tiles() -> None:
     with tifffile.TiffFile(io.BytesIO(tiff_bytes(gradient(700, 1001, 3), compression="none"))) as file:
         page = file.pages[0]
         assert isinstance(page, tifffile.TiffPage)
-        assert len(page.dataoffsets) == 9
-        assert max(page.databytecounts) <= 1 << 18
+        assert page.is_tiled
+        assert len(page.dataoffsets) == 4
+        assert (page.tilelength, page.tilewidth) == (512, 512)
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize(("dtype", "channels"), [(np.uint16, 1), (np.uint16, 4), (np.float32, 1), (np.float32, 3)])
+def test_deep_samples_and_bigtiffs_are_read_by_tifffile_and_libvips(
+    dtype: type, channels: int, compression: str, big: bool
+) -> None:
+    samples = (gradient(600, 533, channels) / np.float32(255)).astype(np.float32)
+    samples = samples if dtype is np.float32 else (samples * 65535).astype(dtype)
+    file = io.BytesIO()
+    writer = TiffWriter(file, samples.shape, dtype, compression, big)
+    for y, x in ((0, 0), (0, 512), (512, 0), (512, 512)):
+        writer.append(samples[y : y + 512, x : x + 512])
+    writer.finish(icc=b"profile", tags={0x8769: {0x829A: 0.01}})
+    with tifffile.TiffFile(io.BytesIO(file.getvalue())) as found:
+        assert found.is_bigtiff == big
+        np.testing.assert_array_equal(found.asarray().reshape(samples.shape), samples)
+        assert found.pages[0].tags[34665].value["ExposureTime"]  # type: ignore[union-attr]
+    if compression != "zstd":  # not in the wheel of libvips
+        read = pyvips.Image.new_from_buffer(file.getvalue(), "").numpy()
+        np.testing.assert_array_equal(read.reshape(samples.shape), samples)
+
+
+def test_a_value_no_tiff_can_hold_costs_only_its_tag() -> None:
+    data = tiff_bytes(gradient(5, 4, 3), compression="none", tags={0x010F: "Maker", 0x8769: {0x829A: "no number"}})
+    assert Image.open(io.BytesIO(data)).getexif()[0x010F] == "Maker"
 
 
 def test_tags_and_their_sub_directories_are_written() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
+import tifffile
 from PIL import Image
 from ray.data import ActorPoolStrategy
 
@@ -57,7 +58,7 @@ BAD = [
     ("bad/empty.png", "2", "0", "delta", "input-empty"),
     ("bad/text.png", "2", "0", "delta", "not-an-image"),
     ("bad/cut.png", "2", "0", "delta", "corrupt-image"),
-    ("bad/sixteen.png", "2", "0", "delta", "unsupported-mode"),
+    ("bad/double.tif", "2", "0", "delta", "unsupported-mode"),
     ("a/one.png", "0", "0", "delta", "bad-scale"),
     ("a/one.png", "2", "-1", "delta", "bad-sigma"),
     ("a/one.png", "2", "0", "gauss(1)", "bad-kernel"),
@@ -82,8 +83,8 @@ def make_archive(root: str, folder: Path) -> str:
     storage.write_bytes(uris.join(root, "bad/text.png"), b"no image at all")
     whole = (folder / "one.png").read_bytes()
     storage.write_bytes(uris.join(root, "bad/cut.png"), whole[: len(whole) // 2])
-    Image.fromarray(np.zeros((9, 9), np.uint16)).save(folder / "sixteen.png")
-    storage.write_bytes(uris.join(root, "bad/sixteen.png"), (folder / "sixteen.png").read_bytes())
+    tifffile.imwrite(folder / "double.tif", np.zeros((9, 9)))
+    storage.write_bytes(uris.join(root, "bad/double.tif"), (folder / "double.tif").read_bytes())
     rows = [(name, str(scale), str(sigma), kernel, name) for name, _, _, scale, sigma, kernel in GOOD]
     rows += [(name, scale, sigma, kernel, f"bad-{n}") for n, (name, scale, sigma, kernel, _) in enumerate(BAD)]
     return write_catalog(uris.join(root, "catalog.csv"), folder, rows)
@@ -205,7 +206,7 @@ def test_read_and_write_workers_never_load_torch(restored: dict[str, str]) -> No
 
     output = uris.join(restored["root"], "probe")
     items = [Item("a", uris.join(restored["root"], "a/one.png"), "a", 2, 0.0, "delta", "center")]
-    settings = {"output": output, "encoding": Encoding("png", {}), "run_id": "r", "software": "s"}
+    settings = {"output": output, "encoding": Encoding("png"), "run_id": "r", "software": "s"}
     ds = graph._one_block_each([items])
     ds = graph._whole_blocks(ds, read, fn_kwargs={"limits": ReadLimits(10**6, 10**6, 64)}, num_cpus=0.5)
     (row,) = ds.take_all()
@@ -236,3 +237,33 @@ def test_an_empty_catalog_is_a_finished_run(tmp_path: Path, weights: str) -> Non
     summary = run(catalog, str(tmp_path / "out"), weights)
     assert summary.finished
     assert summary.attempted == 0
+
+
+def test_deep_large_and_same_named_images_in_one_run(tmp_path: Path, weights: str) -> None:
+    """16 bits stay, `same` keeps the name's format, and what is too large goes by windows to a tiled TIFF."""
+    rng = np.random.default_rng(0)
+    deep = rng.integers(0, 65536, (24, 20, 3), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "deep.tif", deep, photometric="rgb")
+    tifffile.imwrite(tmp_path / "known.tif", rng.integers(0, 65536, (96, 130), dtype=np.uint16), tile=(32, 32))
+    for name in ("photo.jpg", "found.png"):
+        shape = (90, 120, 3) if name == "found.png" else (24, 20, 3)
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(tmp_path / name)
+    rows = [("deep.tif", "", ""), ("photo.jpg", "", ""), ("known.tif", "130", "96"), ("found.png", "", "")]
+    with (tmp_path / "catalog.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("uri", "width", "height"), *rows])
+    output, catalog = str(tmp_path / "out"), str(tmp_path / "catalog.csv")
+    settings = ("defaults.scale=2", "defaults.sigma=2", "defaults.kernel=delta", "encode.format=same")
+    summary = run(catalog, output, weights, *settings, "restore.whole_megapixels=0.03")
+    assert (summary.done, summary.failed, summary.missing) == (4, 0, 0)
+    rows_by_name = {str(row["uri"]).rsplit("/", 1)[1]: row for row in manifest.read(output).to_pylist()}
+    assert len(rows_by_name) == 4
+    endings = {name: str(row["sr_uri"]).rsplit("/", 1)[1] for name, row in rows_by_name.items()}
+    assert endings == {
+        "deep.tif": "deep.tif", "photo.jpg": "photo.jpg", "known.tif": "known.tif", "found.png": "found.png.tif",
+    }  # fmt: skip
+    for name, shape, dtype in (("deep.tif", (48, 40, 3), "uint16"), ("known.tif", (192, 260), "uint16"),
+                               ("found.png", (180, 240, 3), "uint8")):  # fmt: skip
+        result = tifffile.imread(str(rows_by_name[name]["sr_uri"]))
+        assert (result.shape, result.dtype.name) == (shape, dtype)
+    assert rows_by_name["known.tif"]["consistency_rms_255"] is None
+    assert run(catalog, output, weights, *settings, "restore.whole_megapixels=0.03").already_done == 4

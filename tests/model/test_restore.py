@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from pipeline.errors import ItemError
+from pipeline.measure.metrics import psnr
 from pipeline.model.backend import Denoiser, best_precision
+from pipeline.model.checkpoint import load_usrnet
 from pipeline.model.restore import Restored, Restorer, restore
 from pipeline.model.runner import Runner, Window, _Launched
 from pipeline.model.usrnet import TINY, Architecture, USRNet
@@ -93,7 +95,7 @@ def test_consistency_is_near_zero_for_the_right_kernel_and_large_for_a_wrong_one
 
 def test_one_bad_image_costs_its_neighbours_nothing(net: USRNet) -> None:
     good, degradation = pair(16, 16, 2)
-    bad = [np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3), np.float32)]
+    bad = [np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3), np.float64)]
     results = Restorer(net).batch([good, *bad, good], [degradation] * 5)
     codes = [r.code if isinstance(r, ItemError) else "done" for r in results]
     assert codes == ["done", "unsupported-mode", "corrupt-image", "unsupported-mode", "done"]
@@ -101,8 +103,8 @@ def test_one_bad_image_costs_its_neighbours_nothing(net: USRNet) -> None:
 
 def test_restore_raises_the_first_failure_naming_its_place(net: USRNet) -> None:
     good, degradation = pair(16, 16, 2)
-    with pytest.raises(ItemError, match=r"images\[1\].*float32"):
-        restore(net, [good, good.astype(np.float32)], [degradation] * 2)  # type: ignore[list-item]
+    with pytest.raises(ItemError, match=r"images\[1\].*float64"):
+        restore(net, [good, good.astype(np.float64)], [degradation] * 2)  # type: ignore[list-item]
 
 
 def test_a_result_that_is_not_finite_is_refused_after_a_second_look_in_fp32() -> None:
@@ -273,3 +275,32 @@ def test_auto_precision_names_one_the_device_has() -> None:
 def test_the_callers_network_is_left_as_it_was(net: USRNet) -> None:
     Restorer(net, precision="bf16")
     assert {p.dtype for p in net.parameters()} == {torch.float32}
+
+
+# --- more than 8 bits
+
+
+def ramps(height: int, width: int) -> np.ndarray:
+    """Smooth colours through all levels: (height, width, 3) in [0, 1]."""
+    y, x, c = np.ogrid[:height, :width, :3]
+    return 0.5 + 0.3 * np.sin(x / 90 + c / 2) * np.cos(y / 70 - c / 3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_sixteen_bits_stay_more_than_ten_bits_deep_and_nearer_to_the_truth(precision: str) -> None:
+    hr, kernel = ramps(96, 128), parse_kernel("gaussian(1.2)", 2, "corner")
+    lr = degrade(hr, kernel, 2, 0, boundary="reflect").clip(0, 1)
+    deep, flat = (np.rint(lr * peak).astype(dtype) for peak, dtype in ((65535, np.uint16), (255, np.uint8)))
+    by_16, by_8 = restore(load_usrnet(), [deep, flat], [Degradation(kernel, 2, 0)] * 2, precision=precision)
+    assert len(np.unique(by_16)) > 2**10 > len(np.unique(by_8))
+    better = psnr(by_16 / 65535, hr, border=16, peak=1.0) - psnr(by_8 / 255, hr, border=16, peak=1.0)
+    assert better > 3, f"only {better:.2f} dB better than by way of 8 bits"
+
+
+def test_floats_are_restored_as_floats(net: USRNet) -> None:
+    image, degradation = pair(16, 16, 2)
+    unit = (image / np.float32(255)).astype(np.float32)
+    wide, eight = restore(net, [unit, image], [degradation] * 2, precision="fp32")
+    assert wide.dtype == np.float32
+    assert np.abs(wide * 255 - eight).max() <= 0.51
+    assert 0 <= wide.min() <= wide.max() <= 1

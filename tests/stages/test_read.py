@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import storage
+from pipeline.data import images, storage
 from pipeline.data.schema import table_to_work, work_to_table
 from pipeline.measure.noise import estimate_sigma
 from pipeline.physics.kernels import parse_kernel
-from pipeline.records import Item, Work
+from pipeline.records import DEFERRED, Item, Work
 from pipeline.stages.read import ReadLimits, read
+from pipeline.stages.write import Encoding
 
 LIMITS = ReadLimits(lr_pixels=10_000, bytes=100_000, kernel=64)
 PIXELS = np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8)
@@ -115,3 +116,21 @@ def test_an_unknown_sigma_is_estimated_from_the_pixels_and_goes_on_with_the_work
     (back,) = table_to_work(work_to_table([work]))
     assert back.degradation is not None
     assert back.degradation.sigma == work.degradation.sigma
+
+
+def test_what_is_too_large_for_memory_is_deferred_with_no_row_of_its_own(image: Item) -> None:
+    most = 20 * 12 * 9
+    assert read_one(image, replace(LIMITS, whole=most)).outcome.status == ""
+    work = read_one(image, replace(LIMITS, whole=most - 1))
+    assert work.outcome.status == DEFERRED
+    assert work.failed, "later stages leave it alone"
+    assert work.picture is None
+
+
+def test_what_the_output_format_cannot_hold_fails_before_it_is_restored(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((9, 9), np.uint16)).save(tmp_path / "a.png")
+    item = Item("a", str(tmp_path / "a.png"), "a.png", 2, 0.0, "delta", "center")
+    for format, depth, code in (("png", "keep", None), ("jpeg", "keep", "unsupported-mode"), ("jpeg", 8, None)):
+        encoding = Encoding(format, images.Options(depth=depth))  # type: ignore[arg-type]
+        (work,) = read([item], limits=LIMITS, encoding=encoding)
+        assert work.outcome.error_code == code

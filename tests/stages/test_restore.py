@@ -87,10 +87,39 @@ def test_a_result_beyond_the_limit_of_its_own_sigma_is_flagged_and_still_done(
 ) -> None:
     class Fixed:
         def batch(self, images: Sequence[np.ndarray], *_: object) -> list[Restored]:
-            return [Restored(images[0].repeat(2, 0).repeat(2, 1), consistency, "fp32")]
+            return [Restored(images[0].repeat(2, 0).repeat(2, 1), consistency, "fp32", "eager")]
 
     noisy = work("a", 6, 6)
     noisy = replace(noisy, item=replace(noisy.item, sigma=2.55))
     (done,) = restore([noisy], restorer=Fixed(), model_id="m", boundary="smooth")  # type: ignore[arg-type]
     assert done.outcome.consistency_flagged is flagged
     assert not done.failed
+
+
+def test_what_is_fully_transparent_does_not_bleed(restorer: Restorer) -> None:
+    """Whatever a file stores under alpha 0, the visible colours are the same."""
+    alpha = np.full((12, 12), 255, np.uint8)
+    alpha[:, 6:] = 0
+    results = []
+    for hidden in (0, 255):
+        (given,) = [work("a", 12, 12, alpha_hw=alpha)]
+        assert given.picture is not None
+        pixels = np.full((12, 12, 3), 120, np.uint8)
+        pixels[:, 6:] = hidden
+        (done,) = run([replace(given, picture=replace(given.picture, pixels_hwc=pixels))], restorer)
+        assert done.picture is not None
+        results.append(done.picture.pixels_hwc)
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_deep_samples_and_their_alpha_keep_their_type(restorer: Restorer, dtype: type) -> None:
+    (given,) = [work("a", 10, 10, 1)]
+    assert given.picture is not None
+    deep = (np.linspace(0.2, 0.8, 100).reshape(10, 10) * (1 if dtype is np.float32 else 65535)).astype(dtype)
+    picture = replace(given.picture, pixels_hwc=deep[:, :, None], alpha_hw=deep)
+    (done,) = run([replace(given, picture=picture)], restorer)
+    assert done.picture is not None
+    assert done.picture.alpha_hw is not None
+    assert done.picture.pixels_hwc.dtype == done.picture.alpha_hw.dtype == dtype
+    assert done.picture.pixels_hwc.shape == (20, 20, 1)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.data import images
 from pipeline.records import FAILED, Item, Outcome, Picture, Work
 from pipeline.stages.write import Encoding, write
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-PNG = Encoding("png", {})
+PNG = Encoding("png")
 PIXELS = np.random.default_rng(0).integers(0, 255, (32, 40, 3), dtype=np.uint8)
 
 
@@ -41,7 +42,7 @@ def test_the_outcome_describes_the_object_it_wrote(tmp_path: Path) -> None:
 
 
 def test_tiff_is_written_when_asked(tmp_path: Path) -> None:
-    outcome = write_one(restored(), tmp_path, Encoding("tiff", {"tiff_compression": "deflate"}))
+    outcome = write_one(restored(), tmp_path, Encoding("tiff", images.Options(tiff_compression="lzw")))
     assert str(outcome.sr_uri).endswith(".tif")
     with Image.open(str(outcome.sr_uri)) as image:
         assert np.array_equal(np.asarray(image), PIXELS)

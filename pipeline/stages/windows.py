@@ -1,0 +1,187 @@
+"""The stage of images without limit: from object storage to object storage by way of local scratch.
+
+    fetch     the object to scratch, in pieces
+    restore   window by window, in bounded memory
+    write     each row of tiles as it is done; the metadata last
+    put       the finished file, in parts; the object appears when it is whole
+
+The one stage that both restores and does I/O: its images fit into no memory. Knows no Ray.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline import uris
+from pipeline.data import exif, metadata, storage
+from pipeline.data.tiff import TiffWriter
+from pipeline.data.windows import TiledRows, WindowSource, open_windows, scratch_bytes
+from pipeline.errors import ItemError
+from pipeline.measure.noise import estimate_sigma
+from pipeline.plan import output_key
+from pipeline.records import DONE, Degradation, Item, Picture, Work
+from pipeline.stages.guard import guarded
+from pipeline.stages.read import ReadLimits, load_kernel, started
+from pipeline.stages.write import Encoding
+
+_SAMPLE = 1024  # LR pixels of the side from which an unknown sigma is estimated
+_PIECE = 2**24  # bytes hashed at once
+
+
+class Restorer(Protocol):
+    """What is asked of `pipeline.model.restore.Restorer`."""
+
+    def windows(self, source: Any, degradation: Degradation) -> Iterator[tuple[int, int, Any]]: ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where results go. scratch: a local folder with room, the system's own when None."""
+
+    output: str
+    scratch: str | None = None
+
+
+def restore_windows(
+    items: list[Item],
+    *,
+    restorer: Restorer,
+    model_id: str,
+    limits: ReadLimits,
+    encoding: Encoding,
+    place: Place,
+    software: str = "unfold",
+    clock: Callable[[], float] = perf_counter,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> list[Work]:
+    """Restore and store each item, in order; what fails is failed work. Results are tiled TIFFs."""
+
+    note = {"software": software, "model": model_id}
+
+    def step(work: Work) -> Work:
+        begin = clock()
+        with tempfile.TemporaryDirectory(prefix="unfold-", dir=place.scratch) as folder:
+            done = _restore(work, Path(folder), restorer, limits, encoding, place, note)
+        outcome = replace(done.outcome, status=DONE, model_id=model_id, seconds_restore=clock() - begin)
+        return replace(done, outcome=outcome)
+
+    works = [guarded("restore", step, started(item)) for item in items]
+    return [replace(work, outcome=replace(work.outcome, written_at=now())) for work in works]
+
+
+def _restore(
+    work: Work,
+    folder: Path,
+    restorer: Restorer,
+    limits: ReadLimits,
+    encoding: Encoding,
+    place: Place,
+    note: dict[str, str],
+) -> Work:
+    item = work.item
+    kernel = load_kernel(item, limits.kernel)
+    facts = storage.stat(item.uri)
+    _refuse_bytes(item, facts.size or 0, limits.bytes)
+    _refuse_without_room(folder, facts.size or 0)
+    storage.download(item.uri, str(folder / "lr"))
+    with open_windows(folder / "lr", folder, page=item.page, max_pixels=limits.lr_pixels) as source:
+        height, width = source.shape[:2]
+        _same_size(item, height, width)
+        _refuse_without_room(folder, scratch_bytes(source, item.scale))
+        sigma = _estimated(source) if item.sigma is None else item.sigma
+        degradation = Degradation(kernel, item.scale, sigma)
+        _write(source, degradation, item, restorer, folder / "sr", encoding, note)
+    uri = uris.join(place.output, "images", output_key(item, ".tif"))
+    storage.upload(str(folder / "sr"), uri)
+    outcome = replace(
+        work.outcome,
+        sr_uri=uri,
+        input_etag=facts.etag,
+        input_bytes=facts.size,
+        output_bytes=(folder / "sr").stat().st_size,
+        output_sha256=_sha256(folder / "sr"),
+        lr_height=height,
+        lr_width=width,
+        sr_height=height * item.scale,
+        sr_width=width * item.scale,
+        mode=source.picture.mode,
+        bits=source.picture.bits,
+        converted=source.converted,
+        sigma=sigma,
+    )
+    return replace(work, outcome=outcome)
+
+
+def _estimated(source: WindowSource) -> float:
+    """The noise of the image's middle, where nobody said."""
+    tops = [max(0, (n - _SAMPLE) // 2) for n in source.shape[:2]]
+    y, x = tops
+    middle = source.read(y, min(y + _SAMPLE, source.shape[0]), x, min(x + _SAMPLE, source.shape[1]))
+    return estimate_sigma(middle.reshape(*middle.shape[:2], -1))
+
+
+def _write(
+    source: WindowSource,
+    degradation: Degradation,
+    item: Item,
+    restorer: Restorer,
+    path: Path,
+    encoding: Encoding,
+    note: dict[str, str],
+) -> None:
+    """The restored image as a tiled TIFF in the source's own depth."""
+    height, width = source.shape[0] * item.scale, source.shape[1] * item.scale
+    channels = (3 if len(source.shape) == 3 else 1) + source.has_alpha
+    with path.open("wb") as file:
+        shape = (height, width, channels)
+        writer = TiffWriter(file, shape, source.dtype, encoding.options.tiff_compression)
+        rows = TiledRows(writer, height, width)
+        for y, x, piece in restorer.windows(source, degradation):
+            alpha = source.enlarged_alpha(y, x, piece.shape[0], piece.shape[1], item.scale, item.phase)
+            planes = [piece.reshape(*piece.shape[:2], -1)] + ([] if alpha is None else [alpha[:, :, None]])
+            rows.add(y, x, np.concatenate(planes, axis=2))
+        known = _metadata(source, (height, width), item, note if encoding.note else None)
+        tags = exif.descriptive_tags(known.exif) if known.exif else {}
+        writer.finish(icc=source.icc, xmp=known.xmp, dpi=known.dpi, tags=tags)
+
+
+def _metadata(source: WindowSource, size: tuple[int, int], item: Item, note: dict[str, str] | None) -> Picture:
+    canvas = np.broadcast_to(np.zeros(1, np.uint8), (*size, 1))  # a size without pixels
+    picture = replace(source.picture, pixels_hwc=canvas)
+    return metadata.enlarged(picture, item.scale, None if note is None else {**note, "scale": str(item.scale)})
+
+
+def _refuse_bytes(item: Item, size: int, most: int) -> None:
+    if size > most:
+        raise ItemError("over-limit", f"{item.uri} has {size} bytes; `limits.bytes` allows {most}")
+    if item.size is not None and item.size != size:
+        raise ItemError("input-changed", f"{item.uri} has {size} bytes, the catalog says {item.size}")
+
+
+def _same_size(item: Item, height: int, width: int) -> None:
+    if None not in (item.height, item.width) and (item.height, item.width) != (height, width):
+        planned = f"{item.width}×{item.height}"
+        raise ItemError("input-changed", f"{item.uri} is {width}×{height} pixels, the catalog says {planned}")
+
+
+def _refuse_without_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        where = f"{needed / 1e9:.1f} GB, {folder.parent} has {free / 1e9:.1f} GB free"
+        raise ItemError("out-of-scratch", f"this image needs {where}; set `restore.scratch` to a larger disk")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
