@@ -15,6 +15,7 @@ from pipeline.errors import ERROR_CODES, ItemError
 
 DONE = "done"
 FAILED = "failed"
+STOPPED = "stopped"  # the run ended before the item's turn; never in the manifest
 
 PHASES = ("center", "corner")
 
@@ -208,7 +209,7 @@ class Work:
     """One item on its way through the stages.
 
     picture: the LR image after read, the SR image after restore, None after write or failure.
-    degradation: set by read. A `Work` whose outcome is failed passes through later stages untouched.
+    degradation: set by read. Work that has failed, or was stopped, passes later stages untouched.
     """
 
     item: Item
@@ -218,4 +219,4 @@ class Work:
 
     @property
     def failed(self) -> bool:
-        return self.outcome.status == FAILED
+        return self.outcome.status in (FAILED, STOPPED)

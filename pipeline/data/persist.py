@@ -22,7 +22,7 @@ from pipeline.uris import without_query
 _Result = TypeVar("_Result")
 
 
-_TRIES = 12
+_TRIES = 20
 _FIRST_PAUSE_S = 0.5  # doubles: 0.5, 1, 2, 4, 8, 8, ...
 _LONGEST_PAUSE_S = 8.0
 _GIVE_UP_AFTER_S = 60.0  # a store that restarts is back before

@@ -1,6 +1,7 @@
 """One run over one archive, from catalog to run record. What `jobs/upscale_archive.py` calls.
 
 weights   loaded once here, so that bad ones stop the run before anything starts
+lease     no other run works on this output meanwhile
 plan      catalog minus what the manifest says is done
 flow      work units through read, restore, write (pipeline.flow.graph)
 settle    a plain read of the manifest shows one row per item
@@ -11,6 +12,7 @@ import io
 import json
 import platform
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,8 +24,11 @@ from pipeline import uris
 from pipeline.config.load import dump
 from pipeline.config.upscale import UpscaleConfig
 from pipeline.data import manifest, storage
+from pipeline.data.lease import Lease, held
 from pipeline.errors import ItemError, NotFinished, StorageError, WeightsError
 from pipeline.flow import cluster, graph
+from pipeline.flow.ledger import open_ledger
+from pipeline.flow.oversee import Breaker, Overseer, Stop, listening
 from pipeline.measure.progress import Progress
 from pipeline.measure.summary import Summary
 from pipeline.plan import Plan, cut_units
@@ -46,27 +51,56 @@ def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print) -
     """Restore what the catalog asks for and the manifest does not have yet.
 
     Needs no running Ray; joins the cluster at RAY_ADDRESS or starts one. Raises ConfigError,
-    CatalogError or WeightsError before any work, NotFinished when it had to stop early.
+    CatalogError or WeightsError before any work, LeaseHeld when another run works on the output,
+    NotFinished when it had to stop early.
     """
     config = config.model_copy(update={"output": uris.absolute(config.output)})
     started = datetime.now(UTC)
     summary = Summary(new_run_id(started), config.output)
     weights, summary.model_id = _weights(config.model.weights)
+    with (
+        ExitStack() as cluster_ends,  # the cluster ends last: a drained run has seconds
+        listening() as stop,
+        held(config.output, summary.run_id, seconds=config.run.lease_seconds, say=say) as lease,
+    ):
+        _run(config, summary, weights, started, _overseer(config, stop, lease), cluster_ends, say)
+    if summary.missing:
+        raise NotFinished(f"{summary.missing} items came out of the flow without an outcome; run again")
+    return summary
+
+
+def _run(
+    config: UpscaleConfig,
+    summary: Summary,
+    weights: bytes,
+    started: datetime,
+    overseer: Overseer,
+    cluster_ends: ExitStack,
+    say: Callable[[str], None],
+) -> None:
+    """What only one run at a time may do: from the manifest that was to the one that is."""
     plan = _plan(config, summary.model_id, say)
     summary.catalog_items, summary.already_done, summary.waiting = plan.items, plan.done, plan.waiting
     say(_announcement(plan))
     progress = Progress(len(plan.todo) + len(plan.invalid), every=config.run.progress_seconds)
     try:
         with progress:
-            for unit in _outcomes(config, plan, weights, summary.run_id):
+            for unit in _outcomes(config, plan, weights, summary.run_id, overseer, cluster_ends):
                 progress.add(unit)
         summary.finished = True
     finally:
         _account(summary, progress, len(plan.todo) + len(plan.invalid), started)
         _write_record(summary, config, started)
-    if summary.missing:
-        raise NotFinished(f"{summary.missing} items came out of the flow without an outcome; run again")
-    return summary
+
+
+def _overseer(config: UpscaleConfig, stop: Stop, lease: Lease) -> Overseer:
+    return Overseer(
+        stop=stop,
+        lease=lease,
+        breaker=Breaker(config.run.breaker_share, config.run.breaker_items),
+        drain_seconds=config.run.drain_seconds,
+        stall_seconds=config.run.stall_seconds,
+    )
 
 
 def _weights(uri: str | None) -> tuple[bytes, str]:
@@ -111,22 +145,34 @@ def _announcement(plan: Plan) -> str:
     return ", ".join(parts)
 
 
-def _outcomes(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> Iterator[list[Outcome]]:
+def _outcomes(
+    config: UpscaleConfig,
+    plan: Plan,
+    weights: bytes,
+    run_id: str,
+    overseer: Overseer,
+    cluster_ends: ExitStack,
+) -> Iterator[list[Outcome]]:
     """Every outcome of the run, recorded in the manifest before it comes out here."""
     yield from _record_invalid(plan.invalid, config.output, run_id)
     if plan.todo:
         try:
-            with cluster.joined():
-                yield from _restored(config, plan, weights, run_id)
+            cluster_ends.enter_context(cluster.joined())
+            overseer.stop.listen(draining=True)
+            ledger = open_ledger(config.run.crash_tries)
+            yield from overseer.units(_restored(config, plan, weights, run_id, ledger), ledger)
         except (ray.exceptions.RayError, StorageError) as error:
             if _is_a_bug(error):
                 raise
             raise NotFinished(f"the run stopped early and can be resumed: {error}") from error
+        finally:
+            if overseer.breaker.tripped is not None:
+                manifest.take_back(config.output, run_id, overseer.breaker.tripped)
     if plan.todo or plan.invalid:
         manifest.settle(config.output)
 
 
-def _restored(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> Iterator[list[Outcome]]:
+def _restored(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, ledger: Any) -> Iterator[list[Outcome]]:
     units = list(cut_units(plan.todo, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items))
     placement = cluster.place(
         gpus=config.restore.gpus,
@@ -148,8 +194,9 @@ def _restored(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) ->
         limits=ReadLimits(config.limits.lr_pixels, config.limits.bytes, config.limits.kernel),
         encoding=_encoding(config),
         attempts=plan.attempts,
+        seconds={"read": config.read.seconds, "restore": config.restore.seconds, "write": config.write.seconds},
     )
-    yield from graph.outcomes(units, settings, placement)
+    yield from graph.outcomes(units, settings, placement, ledger)
 
 
 def _encoding(config: UpscaleConfig) -> Encoding:

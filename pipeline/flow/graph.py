@@ -12,6 +12,7 @@ task by repeating it and takes what it has not seen yet by position.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -29,15 +30,19 @@ from pipeline.data.schema import (
     work_to_table,
 )
 from pipeline.flow.cluster import Placement
+from pipeline.flow.ledger import Watch
 from pipeline.flow.replica import Replica
-from pipeline.records import Item, Outcome
-from pipeline.stages.read import ReadLimits, read
+from pipeline.records import STOPPED, Item, Outcome
+from pipeline.stages.read import ReadLimits, read, started
 from pipeline.stages.write import Encoding, write
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the stages need to know, by value. attempts: earlier tries, by item id."""
+    """What the stages need to know, by value.
+
+    attempts: earlier tries, by item id. seconds: time limits, by stage.
+    """
 
     run_id: str
     output: str
@@ -48,16 +53,23 @@ class Settings:
     limits: ReadLimits
     encoding: Encoding
     attempts: dict[str, int]
+    seconds: dict[str, float]
 
 
-def outcomes(units: Sequence[list[Item]], settings: Settings, placement: Placement) -> Iterator[list[Outcome]]:
-    """Restore the units; yields each unit's outcomes once its images and manifest part are written."""
+def outcomes(
+    units: Sequence[list[Item]], settings: Settings, placement: Placement, ledger: Any
+) -> Iterator[list[Outcome]]:
+    """Restore the units; yields each unit's outcomes once its images and manifest part are written.
+
+    ledger: the actor of `pipeline.flow.ledger`. Items that were stopped come out without a row.
+    """
+    watches = {stage: Watch(ledger, stage, seconds) for stage, seconds in settings.seconds.items()}
     _set_context()
     ds = _one_block_each(units)
     ds = _whole_blocks(
         ds,
         _read_unit,
-        fn_kwargs={"limits": settings.limits},
+        fn_kwargs={"limits": settings.limits, "watch": watches["read"]},
         num_cpus=placement.read_cpus,
         compute=TaskPoolStrategy(size=placement.read_tasks),
     )
@@ -65,7 +77,7 @@ def outcomes(units: Sequence[list[Item]], settings: Settings, placement: Placeme
         ds,
         Replica,
         fn_constructor_args=(settings.precision, settings.boundary, placement.threads),
-        fn_kwargs={"weights": ray.put(settings.weights)},
+        fn_kwargs={"weights": ray.put(settings.weights), "watch": watches["restore"]},
         num_cpus=placement.cpus,
         num_gpus=placement.gpus or None,
         compute=ActorPoolStrategy(
@@ -83,6 +95,7 @@ def outcomes(units: Sequence[list[Item]], settings: Settings, placement: Placeme
             "run_id": settings.run_id,
             "software": settings.software,
             "attempts": ray.put(settings.attempts),
+            "watch": watches["write"],
         },
         num_cpus=placement.write_cpus,
         compute=TaskPoolStrategy(size=placement.write_tasks),
@@ -91,8 +104,9 @@ def outcomes(units: Sequence[list[Item]], settings: Settings, placement: Placeme
         yield table_to_outcomes(unit)
 
 
-def _read_unit(unit: pa.Table, limits: ReadLimits) -> pa.Table:
-    return work_to_table(read(table_to_items(unit), limits=limits))
+def _read_unit(unit: pa.Table, limits: ReadLimits, watch: Watch) -> pa.Table:
+    works = [started(item) for item in table_to_items(unit)]
+    return work_to_table(watch(works, lambda part: read([work.item for work in part], limits=limits)))
 
 
 def _write_unit(
@@ -102,13 +116,22 @@ def _write_unit(
     run_id: str,
     software: str,
     attempts: "ray.ObjectRef[dict[str, int]]",
+    watch: Watch,
 ) -> pa.Table:
-    tried = ray.get(attempts)
+    works = watch(table_to_work(unit), lambda part: write(part, output=output, encoding=encoding))
+    tried, now = ray.get(attempts), datetime.now(UTC)
     written = [
-        replace(work.outcome, run_id=run_id, software=software, attempts=tried.get(work.outcome.item_id, 0) + 1)
-        for work in write(table_to_work(unit), output=output, encoding=encoding)
+        replace(
+            work.outcome,
+            run_id=run_id,
+            software=software,
+            attempts=tried.get(work.item.item_id, 0) + 1,
+            written_at=work.outcome.written_at or now,
+        )
+        for work in works
     ]
-    manifest.write_part(output, run_id, written)
+    if recorded := [outcome for outcome in written if outcome.status != STOPPED]:
+        manifest.write_part(output, run_id, recorded)
     return outcomes_to_table(written)
 
 
@@ -125,4 +148,5 @@ def _set_context() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False  # the job shows its own
     context.target_max_block_size = None  # a unit stays one block, however large its pictures
+    context.execution_no_progress_timeout_s = -1  # pipeline.flow.oversee watches, and says what is at work
     context.max_errored_blocks = 0  # a lost block would be lost items: better the job stops

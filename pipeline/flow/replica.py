@@ -11,6 +11,8 @@ import pyarrow as pa
 import ray
 
 from pipeline.data.schema import table_to_work, work_to_table
+from pipeline.flow.ledger import Watch
+from pipeline.records import Work
 
 if TYPE_CHECKING:
     from pipeline.model.restore import BoundaryMode, Restorer
@@ -27,12 +29,14 @@ class Replica:
         self._precision, self._boundary, self._threads = precision, boundary, threads
         self._loaded: tuple[Restorer, str] | None = None
 
-    def __call__(self, unit: pa.Table, weights: "ray.ObjectRef[bytes]") -> pa.Table:
+    def __call__(self, unit: pa.Table, weights: "ray.ObjectRef[bytes]", watch: Watch) -> pa.Table:
+        return work_to_table(watch(table_to_work(unit), lambda works: self._restored(works, weights)))
+
+    def _restored(self, works: list[Work], weights: "ray.ObjectRef[bytes]") -> list[Work]:
         from pipeline.stages.restore import restore
 
         restorer, model_id = self._loaded = self._loaded or self._load(ray.get(weights))
-        works = restore(table_to_work(unit), restorer=restorer, model_id=model_id, boundary=self._boundary)
-        return work_to_table(works)
+        return restore(works, restorer=restorer, model_id=model_id, boundary=self._boundary)
 
     def _load(self, weights: bytes) -> "tuple[Restorer, str]":
         import torch

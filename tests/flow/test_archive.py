@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -19,6 +20,7 @@ from pipeline.config.load import load_config
 from pipeline.config.upscale import UpscaleConfig
 from pipeline.data import manifest, storage
 from pipeline.flow import archive, cluster, graph
+from pipeline.flow.ledger import Watch, open_ledger
 from pipeline.measure.summary import Summary
 from pipeline.model.checkpoint import save_safetensors
 from pipeline.model.usrnet import Architecture
@@ -192,8 +194,8 @@ def test_read_and_write_workers_never_load_torch(restored: dict[str, str]) -> No
     """Asked in the worker itself, right after it ran its stage."""
 
     # Defined in here so that they travel by value: this file itself imports torch.
-    def read(unit: pa.Table, limits: ReadLimits) -> pa.Table:
-        return with_torch(graph._read_unit(unit, limits))
+    def read(unit: pa.Table, limits: ReadLimits, watch: Watch) -> pa.Table:
+        return with_torch(graph._read_unit(unit, limits, watch))
 
     def write(unit: pa.Table, **settings: object) -> pa.Table:
         work = graph._write_unit(unit.drop_columns("torch"), **settings)
@@ -205,12 +207,15 @@ def test_read_and_write_workers_never_load_torch(restored: dict[str, str]) -> No
 
     output = uris.join(restored["root"], "probe")
     items = [Item("a", uris.join(restored["root"], "a/one.png"), "a", 2, 0.0, "delta", "center")]
-    settings = {"output": output, "encoding": Encoding("png", {}), "run_id": "r", "software": "s"}
+    settings: dict[str, Any] = {"output": output, "encoding": Encoding("png", {}), "run_id": "r", "software": "s"}
+    ledger = open_ledger(2)
+    reading = {"limits": ReadLimits(10**6, 10**6, 64), "watch": Watch(ledger, "read", 60)}
     ds = graph._one_block_each([items])
-    ds = graph._whole_blocks(ds, read, fn_kwargs={"limits": ReadLimits(10**6, 10**6, 64)}, num_cpus=0.5)
+    ds = graph._whole_blocks(ds, read, fn_kwargs=reading, num_cpus=0.5)
     (row,) = ds.take_all()
     assert (row["torch"], row["outcome"]["status"]) == (False, "")
-    ds = graph._whole_blocks(ds, write, fn_kwargs={**settings, "attempts": ray.put({})}, num_cpus=0.25)
+    settings |= {"attempts": ray.put({}), "watch": Watch(ledger, "write", 60)}
+    ds = graph._whole_blocks(ds, write, fn_kwargs=settings, num_cpus=0.25)
     (row,) = ds.take_all()
     assert (row["torch"], row["status"]) == (False, "done")
 
