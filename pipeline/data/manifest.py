@@ -9,7 +9,7 @@ Knows no Ray, no torch, no pixels.
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -71,26 +71,13 @@ def settle(output: str) -> int:
     Each part is replaced by one atomic PUT, or deleted when nothing of it is left. Returns how many
     rows went.
     """
-    return _keep_only(output, _DECIDING, _is_current)
-
-
-def take_back(output: str, run_id: str, error_code: str) -> int:
-    """Forget what a run recorded as failed by `error_code`: it says nothing of these items. Returns how many."""
-
-    def stays(table: pa.Table) -> npt.NDArray[np.bool_]:
-        mask = pc.and_(pc.equal(table["run_id"], run_id), pc.equal(table["error_code"], error_code))
-        return ~np.asarray(mask.fill_null(False).to_numpy(zero_copy_only=False), bool)
-
-    return _keep_only(output, ("run_id", "error_code"), stays)
-
-
-def _keep_only(output: str, columns: Sequence[str], choose: Callable[[pa.Table], npt.NDArray[np.bool_]]) -> int:
-    """Rewrite the parts without the rows that `choose` does not want of all; returns how many went."""
-    schema = pa.schema([MANIFEST_SCHEMA.field(c) for c in columns])
+    schema = pa.schema([MANIFEST_SCHEMA.field(c) for c in _DECIDING])
     uris, tables = _unzip(_read_parts(parts(output), schema))
     if not tables:
         return 0
-    keep = choose(pa.concat_tables(tables))
+    everything = pa.concat_tables(tables)
+    keep = np.zeros(len(everything), bool)
+    keep[_current_rows(everything)] = True
     begin = 0
     for uri, table in zip(uris, tables, strict=True):
         mask = keep[begin : begin + len(table)]
@@ -98,12 +85,6 @@ def _keep_only(output: str, columns: Sequence[str], choose: Callable[[pa.Table],
         if not mask.all():
             _drop_rows(uri, mask)
     return int((~keep).sum())
-
-
-def _is_current(table: pa.Table) -> npt.NDArray[np.bool_]:
-    keep = np.zeros(len(table), bool)
-    keep[_current_rows(table)] = True
-    return keep
 
 
 def _current_rows(table: pa.Table) -> npt.NDArray[np.int64]:
