@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 from pipeline.errors import ERROR_CODES, TRANSIENT, ItemError
 from pipeline.records import DONE, Item, Known, Outcome, failed
 
-RETRY_POLICIES = ("none", "transient", "all")
-
 
 @dataclass
 class Plan:

@@ -107,12 +107,12 @@ def resolve(row: Row, *, defaults: Defaults, root: str, limits: Limits, key_temp
 def item_id_of(row: Row, root: str, number: int) -> str:
     """The id `resolve` gives, or would give if the rest of the row were sound; never fails.
 
-    number: of the row in the catalog; a row that names no usable uri becomes `row-<number>`.
+    number: of the row in the catalog, from 0; one that names no usable uri becomes `row-<number + 1>`.
     """
     try:
         return _item_id(row, uri_of(row, root))
     except ItemError:
-        return f"row-{number}"
+        return f"row-{number + 1}"
 
 
 def uri_of(row: Row, root: str) -> str:

@@ -8,9 +8,10 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 
+from pipeline import uris
 from pipeline.data import images, kernels, manifest
 from pipeline.data.catalog import catalog_root, read_catalog
-from pipeline.errors import ItemError
+from pipeline.errors import ConfigError, ItemError
 from pipeline.physics.kernels import is_analytic
 from pipeline.plan import Plan, digest, invalid_outcome, make_plan, work_id
 from pipeline.records import Item, Outcome
@@ -34,69 +35,66 @@ def survey(
 
     warn: is told of kernel files that seem to be shifted already, once each.
 
-    Raises `CatalogError` when there is no usable catalog, `StorageError` when the manifest cannot
-    be read.
+    Raises `CatalogError` when there is no usable catalog, `ConfigError` when results would replace
+    the archive's own images, `StorageError` when the manifest cannot be read.
     """
-    resolved = _resolved(
-        catalog,
-        catalog_root(catalog, root),
-        lambda row, below: resolve(row, defaults=defaults, root=below, key_template=key_template, limits=limits),
-        lambda item: work_id(item, model_id=model_id, encode=encode),
-        digest(model_id, repr(defaults), repr(limits)),
-        warn,
-    )
+
+    def resolved() -> Iterator[Item | Outcome]:
+        below = catalog_root(catalog, root)
+        known_kernels = _Kernels(warn)
+        for number, row in enumerate(read_catalog(catalog)):
+            try:
+                item = resolve(row, defaults=defaults, root=below, key_template=key_template, limits=limits)
+                _refuse_overwriting(item, output)
+                item = known_kernels.digested(item)
+                yield replace(item, work_id=work_id(item, model_id=model_id, encode=encode))
+            except ItemError as error:
+                # what besides the row decides whether it is valid is part of a failed row's work id
+                circumstances = digest(model_id, repr(defaults), repr(limits))
+                work = digest(circumstances, repr(sorted(row.items())), error.code)
+                item_id = item_id_of(row, below, number)
+                yield invalid_outcome(error, item_id, uri=uri_of(row, below), work_id=work)
+
     ending = images.EXTENSIONS[str(encode["format"])]
-    return make_plan(resolved, manifest.known(output), output_ending=ending, retry_failed=retry_failed)
+    return make_plan(resolved(), manifest.known(output), output_ending=ending, retry_failed=retry_failed)
 
 
-def _resolved(
-    catalog: str,
-    root: str,
-    resolve_row: Callable[[Mapping[str, object], str], Item],
-    work_id_of: Callable[[Item], str],
-    circumstances: str,
-    warn: Callable[[str], None],
-) -> Iterator[Item | Outcome]:
-    """Every row as an item with its work id, or as the failed outcome of a row that is none.
+def _refuse_overwriting(item: Item, output: str) -> None:
+    """An image among the results would be replaced by its own result, and the archive lost."""
+    results = uris.join(output, "images") + "/"
+    if lost := next((uri for uri in (item.uri, item.hr_uri) if uri and uri.startswith(results)), None):
+        raise ConfigError(f"output: the input {lost} lies below {results}, where results are written; choose another")
 
-    circumstances: what besides the row decides whether it is valid; part of a failed row's work id.
-    """
-    digest_of = cache(_kernel_digest)  # an archive shares few kernels among many images
-    check_centroid = cache(lambda spec, scale: _check_centroid(spec, scale, warn))
-    for number, row in enumerate(read_catalog(catalog)):
+
+class _Kernels:
+    """The kernels of one catalog: an archive shares few among many images, and each file is fetched once."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._fetch = cache(kernels.fetch)
+        self._digest_of = cache(self._digest)  # the error as a value: one unreadable kernel is asked for once
+        self._check_centroid = cache(self._warn_if_shifted)
+
+    def digested(self, item: Item) -> Item:
+        """`item` with its kernel's digest. Raises `ItemError` where there is no such kernel."""
+        if item.kernel_values is not None:
+            return replace(item, kernel_digest=kernels.values_digest(item.kernel_values))
+        kernel_digest = self._digest_of(item.kernel)
+        if isinstance(kernel_digest, ItemError):
+            raise kernel_digest
+        if item.phase == "center" and not is_analytic(item.kernel):
+            self._check_centroid(item.kernel, item.scale)
+        return replace(item, kernel_digest=kernel_digest)
+
+    def _digest(self, spec: str) -> str | ItemError:
         try:
-            item = _with_kernel_digest(resolve_row(row, root), digest_of)
-            if item.phase == "center" and item.kernel_values is None and not is_analytic(item.kernel):
-                check_centroid(item.kernel, item.scale)
-            yield replace(item, work_id=work_id_of(item))
+            return kernels.kernel_digest(spec, fetch=self._fetch)
         except ItemError as error:
-            yield invalid_outcome(
-                error,
-                item_id_of(row, root, number),
-                uri=uri_of(row, root),
-                work_id=digest(circumstances, repr(sorted(row.items())), error.code),
-            )
+            return ItemError(error.code, f"kernel {spec!r}: {error}")
 
-
-def _with_kernel_digest(item: Item, digest_of: Callable[[str], str | ItemError]) -> Item:
-    if item.kernel_values is not None:
-        return replace(item, kernel_digest=kernels.values_digest(item.kernel_values))
-    kernel_digest = digest_of(item.kernel)
-    if isinstance(kernel_digest, ItemError):
-        raise kernel_digest
-    return replace(item, kernel_digest=kernel_digest)
-
-
-def _kernel_digest(spec: str) -> str | ItemError:
-    """The error as a value, so that one unreadable kernel is asked for once, not once an item."""
-    try:
-        return kernels.kernel_digest(spec)
-    except ItemError as error:
-        return ItemError(error.code, f"kernel {spec!r}: {error}")
-
-
-def _check_centroid(spec: str, scale: int, warn: Callable[[str], None]) -> None:
-    """Tell of a kernel file that would be shifted twice; one that is no kernel fails at read, not here."""
-    with suppress(ItemError):
-        if message := kernels.warn_shifted(kernels.load_kernel(spec, scale, "corner"), scale):
-            warn(f"warning: kernel {spec}: {message}")
+    def _warn_if_shifted(self, spec: str, scale: int) -> None:
+        """Tell of a kernel file that would be shifted twice; one that is no kernel fails at read, not here."""
+        with suppress(ItemError):
+            kernel = kernels.load_kernel(spec, scale, "corner", fetch=self._fetch)
+            if message := kernels.warn_shifted(kernel, scale):
+                self._warn(f"warning: kernel {spec}: {message}")

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"errors", "records", "physics", "model"},
     "measure": {"errors", "records", "physics", "model"},
     "data": {"errors", "records", "physics", "uris"},
-    "survey": {"errors", "records", "physics", "data", "plan", "resolve"},
+    "survey": {"errors", "records", "uris", "physics", "data", "plan", "resolve"},
     "stages": {"errors", "records", "uris", "physics", "model", "data", "measure", "plan"},
     "flow": {"errors", "records", "uris", "config", "plan", "resolve", "survey", "model", "data", "stages", "measure"},
 }

@@ -275,7 +275,7 @@ def test_a_failed_row_keeps_the_id_it_will_have_once_mended() -> None:
 
 def test_a_row_that_names_no_image_is_known_by_its_number_or_its_own_id() -> None:
     for uri in (None, ["a"], "", "a\ud800", "s3://a:hunter2@b/c.png"):
-        assert item_id_of({"uri": uri}, ROOT, 7) == "row-7"
+        assert item_id_of({"uri": uri}, ROOT, 7) == "row-8"
         assert item_id_of({"uri": uri, "id": "x"}, ROOT, 7) == "x"
         assert uri_of({"uri": uri}, ROOT) == ""
 

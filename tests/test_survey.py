@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from pipeline.data import storage
+from pipeline.errors import ConfigError
 from pipeline.physics.kernels import parse_kernel
 from pipeline.plan import Plan
 from pipeline.resolve import Defaults, Limits
@@ -36,7 +39,7 @@ def test_rows_become_items_with_digests_and_bad_rows_failed_outcomes(tmp_path: P
     assert item.uri == str(tmp_path / "a.png")
     assert item.kernel_digest
     assert item.work_id
-    assert [outcome.error_code for outcome in made.invalid] == ["bad-scale", "input-missing"]
+    assert [outcome.error_code for outcome in made.invalid] == ["bad-scale", "bad-kernel"]
 
 
 def test_equal_kernels_spelled_differently_are_the_same_work(tmp_path: Path) -> None:
@@ -62,3 +65,19 @@ def test_a_kernel_file_shifted_already_is_warned_of_once(tmp_path: Path) -> None
     assert len(warnings) == 1
     assert "shifted.npy" in warnings[0]
     assert "set phase to corner" in warnings[0]
+
+
+def test_a_kernel_file_of_many_kernels_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "k.npz", s=np.ones((4, 3, 3)))
+    fetched: list[str] = []
+    read_bytes = storage.read_bytes
+    monkeypatch.setattr(storage, "read_bytes", lambda uri, **more: fetched.append(uri) or read_bytes(uri, **more))
+    made, _ = plan(tmp_path, *(f"{n}.png,{1 + n % 3},0,k.npz#s[{n % 4}]," for n in range(24)))
+    assert len(made.todo) == 24
+    assert len([uri for uri in fetched if uri.endswith("k.npz")]) == 1
+
+
+@pytest.mark.parametrize("lost", ["out/images/a.png", "out/images/deep/a.png"])
+def test_an_archive_among_the_results_is_refused_before_anything_is_overwritten(tmp_path: Path, lost: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{lost} lies below .*out/images/.*choose another"):
+        plan(tmp_path, "fine.png,2,0,delta,", f"{lost},2,0,delta,")

@@ -7,9 +7,10 @@ the local YAML file.
 
 import argparse
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar, get_args
+from types import MappingProxyType
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -24,26 +25,34 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class CommandLine(NamedTuple):
-    """What a person typed: the YAML file, and `key.sub=value` texts."""
+    """What a person typed: the YAML file, `key.sub=value` texts, and the verbs given as flags."""
 
     config: Path
     overrides: tuple[str, ...]
+    verbs: frozenset[str] = frozenset()
 
 
-def command_line(argv: Sequence[str], job_file: str | Path, about: str | None = None) -> CommandLine:
-    """`[--config conf/NAME.yaml] [key.sub=value ...]`, in any order.
+def command_line(
+    argv: Sequence[str],
+    job_file: str | Path,
+    about: str | None = None,
+    verbs: Mapping[str, str] = MappingProxyType({}),
+) -> CommandLine:
+    """`[--config conf/NAME.yaml] [--verb ...] [key.sub=value ...]`, in any order.
 
     argv: without the program's name. job_file: `__file__` of the job; `--config` defaults to
-    conf/<job>.yaml beside its folder. about: what `--help` shows before it exits. Raises
-    `ConfigError` for anything else.
+    conf/<job>.yaml beside its folder. about: what `--help` shows before it exits. verbs: flags by
+    name, with their help. Raises `ConfigError` for anything else.
     """
     job = Path(job_file).resolve()
     default = job.parent.parent / "conf" / f"{job.stem}.yaml"
     parser = _Parser(job.name, description=about, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings before the file's")
     parser.add_argument("--config", type=Path, default=default, help=f"YAML file (default: {default})")
+    for verb, meaning in verbs.items():
+        parser.add_argument(f"--{verb}", action="store_true", help=meaning)
     given = parser.parse_intermixed_args(list(argv))
-    return CommandLine(given.config, tuple(given.overrides))
+    return CommandLine(given.config, tuple(given.overrides), frozenset(v for v in verbs if getattr(given, v)))
 
 
 def load_config(model: type[T], path: str | Path | None, overrides: Sequence[str] = ()) -> T:
@@ -160,6 +169,6 @@ def _override_value(field: FieldInfo | None, text: str, key: str) -> Any:
 
 def _takes_text(field: FieldInfo | None) -> bool:
     def has_text(hint: Any) -> bool:
-        return hint is str or any(has_text(part) for part in get_args(hint))
+        return hint is str or (get_origin(hint) is not list and any(has_text(part) for part in get_args(hint)))
 
     return field is not None and has_text(field.annotation)

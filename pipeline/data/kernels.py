@@ -26,7 +26,7 @@ from pipeline import uris
 from pipeline.data import storage
 from pipeline.data.headers import png_damage
 from pipeline.data.pillow import own_rules
-from pipeline.errors import ItemError
+from pipeline.errors import ItemError, StorageError
 from pipeline.physics.kernels import (
     GRAMMAR,
     canonical_spec,
@@ -55,13 +55,29 @@ class _FileSpec(NamedTuple):
     number: int | None
 
 
+def fetch(uri: str) -> bytes:
+    """A kernel file's bytes. One that is not there is a bad kernel: the image may be all right."""
+    try:
+        return storage.read_bytes(uri, max_bytes=_LARGEST_FILE)
+    except StorageError as error:
+        if error.code != "input-missing":
+            raise
+        raise ItemError("bad-kernel", str(error)) from None
+
+
 def load_kernel(
-    spec: str, scale: int = 1, phase: str = "center", *, root: str | None = None, max_width: int = 512
+    spec: str,
+    scale: int = 1,
+    phase: str = "center",
+    *,
+    root: str | None = None,
+    max_width: int = 512,
+    fetch: Callable[[str], bytes] = fetch,
 ) -> Kernel:
     """The kernel of an item, whatever its specification: (kh, kw), sum 1, for corner decimation.
 
     scale: integer >= 1. phase: `center` moves it by (scale-1)/2 up and left. root: what a relative
-    URI is below. max_width: of the kernel as given, in HR pixels.
+    URI is below. max_width: of the kernel as given, in HR pixels. fetch: URI -> bytes.
     Raises `ItemError` bad-kernel, bad-scale, bad-metadata, over-limit, and `StorageError`.
     """
     if is_analytic(spec):
@@ -69,7 +85,7 @@ def load_kernel(
         return _named(spec, lambda: _narrow(analytic, max_width))
     file = _taken_apart(spec)
     uri = uris.absolute(file.uri, root)
-    data = storage.read_bytes(uri, max_bytes=_LARGEST_FILE)
+    data = fetch(uri)
     kernel = _named(uris.without_query(uri) + file.selector, lambda: _kernel_in(data, file, max_width))
     return shift_kernel(kernel, phase_shift(checked_scale(scale), phase))
 
@@ -80,7 +96,7 @@ def from_array(array: npt.ArrayLike, scale: int, phase: str, *, max_width: int, 
     return shift_kernel(kernel, phase_shift(checked_scale(scale), phase))
 
 
-def kernel_digest(spec: str, root: str | None = None) -> str:
+def kernel_digest(spec: str, root: str | None = None, fetch: Callable[[str], bytes] = fetch) -> str:
     """16 hex digits that change with the kernel: of the canonical text, or of the file and its selector.
 
     Never of computed numbers, which may differ from machine to machine.
@@ -88,7 +104,7 @@ def kernel_digest(spec: str, root: str | None = None) -> str:
     if is_analytic(spec):
         return _digest(canonical_spec(spec).encode())
     file = _taken_apart(spec)
-    data = storage.read_bytes(uris.absolute(file.uri, root), max_bytes=_LARGEST_FILE)
+    data = fetch(uris.absolute(file.uri, root))
     return _digest(data, file.selector.encode())
 
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from pipeline import uris
 from pipeline.data import storage
 from pipeline.data.schema import MANIFEST_SCHEMA, outcomes_to_table
+from pipeline.errors import CatalogError
 from pipeline.records import DONE, Known, Outcome
 
 _READERS = 16  # parts are small and each GET mostly waits for the store
@@ -116,9 +117,14 @@ def _last_of_each(group: npt.NDArray[np.int64], order: npt.NDArray[np.int64]) ->
 
 def _read_parts(uris: Iterable[str], schema: pa.Schema) -> Iterator[tuple[str, pa.Table]]:
     def load(uri: str) -> tuple[str, pa.Table]:
-        file = pq.ParquetFile(io.BytesIO(storage.read_bytes(uri)))
-        present = [name for name in schema.names if name in file.schema_arrow.names]
-        return uri, _to_schema(file.read(columns=present), schema)
+        data = storage.read_bytes(uri)
+        try:
+            file = pq.ParquetFile(io.BytesIO(data))
+            present = [name for name in schema.names if name in file.schema_arrow.names]
+            return uri, _to_schema(file.read(columns=present), schema)
+        except (pa.ArrowException, OSError) as error:
+            mend = "delete it, and the next run restores its items again"
+            raise CatalogError(f"{uri} is no part of a manifest: {error}; {mend}") from None
 
     with ThreadPoolExecutor(_READERS) as pool:
         yield from pool.map(load, uris)

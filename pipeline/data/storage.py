@@ -66,6 +66,11 @@ def read_bytes(uri: str, *, max_bytes: int | None = None) -> bytes:
 
     Raises `StorageError`, and `ItemError` over-limit above `max_bytes`, before anything is fetched.
     """
+    return read_object(uri, max_bytes=max_bytes)[0]
+
+
+def read_object(uri: str, *, max_bytes: int | None = None) -> tuple[bytes, ObjectFacts]:
+    """`read_bytes`, and what the storage says of the object it read."""
     uri = absolute(uri)
     return persistently(uri, lambda: _read(uri, max_bytes))
 
@@ -194,15 +199,16 @@ def _etag(info: dict[str, Any]) -> str | None:
     return f"{changed}-{info.get('size')}" if changed else None
 
 
-def _read(uri: str, max_bytes: int | None) -> bytes:
-    size = _file_info(uri).get("size")
+def _read(uri: str, max_bytes: int | None) -> tuple[bytes, ObjectFacts]:
+    info = _file_info(uri)
+    size = info.get("size")
     if max_bytes is not None and (size or 0) > max_bytes:
         raise ItemError("over-limit", f"{without_query(uri)} has {size} bytes; `limits.bytes` allows {max_bytes}")
     filesystem, path = _filesystem(uri)
     data: bytes = filesystem.cat_file(path)
     if size is not None and len(data) != size:
         raise WrongLength(f"{len(data)} bytes came where {size} were announced")
-    return data
+    return data, ObjectFacts(size, _etag(info))
 
 
 def _created(uri: str, filesystem: Any, path: str, data: bytes) -> bool:

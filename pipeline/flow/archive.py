@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import ray.exceptions
@@ -23,10 +23,11 @@ import ray.exceptions
 from pipeline import uris
 from pipeline.config.load import dump
 from pipeline.config.upscale import UpscaleConfig
-from pipeline.data import manifest, storage
+from pipeline.data import manifest, storage, upkeep
 from pipeline.data.lease import Lease, held
-from pipeline.errors import ItemError, NotFinished, StorageError, WeightsError
+from pipeline.errors import ConfigError, ItemError, NotFinished, StorageError, WeightsError
 from pipeline.flow import cluster, graph
+from pipeline.flow.cluster import Placement
 from pipeline.flow.ledger import open_ledger
 from pipeline.flow.oversee import Breaker, Overseer, Stop, listening
 from pipeline.measure.progress import Progress
@@ -38,7 +39,16 @@ from pipeline.stages.read import ReadLimits
 from pipeline.stages.write import Encoding
 from pipeline.survey import survey
 
-SOFTWARE = f"unfold {version('unfold')}"
+
+def _version(package: str) -> str:
+    """A checkout that is not installed, as `ray job submit --working-dir .` uploads it, has no version."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+SOFTWARE = f"unfold {_version('unfold')}"
 _ROWS_PER_PART = 10_000  # of invalid items: no images in these rows, so a part may hold many
 
 
@@ -83,14 +93,15 @@ def _run(
     summary.catalog_items, summary.already_done, summary.waiting = plan.items, plan.done, plan.waiting
     say(_announcement(plan))
     progress = Progress(len(plan.todo) + len(plan.invalid), every=config.run.progress_seconds)
+    _prove_writable(summary, config, started)
     try:
         with progress:
-            for unit in _outcomes(config, plan, weights, summary.run_id, overseer, cluster_ends):
+            for unit in _outcomes(config, plan, weights, summary.run_id, overseer, cluster_ends, say):
                 progress.add(unit)
         summary.finished = True
     finally:
         _account(summary, progress, len(plan.todo) + len(plan.invalid), started)
-        _write_record(summary, config, started)
+        _write_last_record(summary, config, started, say)
 
 
 def _overseer(config: UpscaleConfig, stop: Stop, lease: Lease) -> Overseer:
@@ -152,28 +163,29 @@ def _outcomes(
     run_id: str,
     overseer: Overseer,
     cluster_ends: ExitStack,
+    say: Callable[[str], None],
 ) -> Iterator[list[Outcome]]:
     """Every outcome of the run, recorded in the manifest before it comes out here."""
     yield from _record_invalid(plan.invalid, config.output, run_id)
     if plan.todo:
         try:
-            cluster_ends.enter_context(cluster.joined())
+            own = cluster_ends.enter_context(cluster.joined(say))
             overseer.stop.listen(draining=True)
-            ledger = open_ledger(config.run.crash_tries)
-            yield from overseer.units(_restored(config, plan, weights, run_id, ledger), ledger)
+            placement, ledger = _placement(config, own, say), open_ledger(config.run.crash_tries)
+            yield from overseer.units(_restored(config, plan, weights, run_id, placement, ledger), ledger)
         except (ray.exceptions.RayError, StorageError) as error:
             if _is_a_bug(error):
                 raise
             raise NotFinished(f"the run stopped early and can be resumed: {error}") from error
         finally:
             if overseer.breaker.tripped is not None:
-                manifest.take_back(config.output, run_id, overseer.breaker.tripped)
+                upkeep.take_back(config.output, run_id, overseer.breaker.tripped)
     if plan.todo or plan.invalid:
         manifest.settle(config.output)
 
 
-def _restored(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, ledger: Any) -> Iterator[list[Outcome]]:
-    units = list(cut_units(plan.todo, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items))
+def _placement(config: UpscaleConfig, own: bool, say: Callable[[str], None]) -> Placement:
+    """Where the stages run; a cluster of our own never grows, so what does not fit now never will."""
     placement = cluster.place(
         gpus=config.restore.gpus,
         threads=config.restore.threads,
@@ -184,6 +196,17 @@ def _restored(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, le
         read_tasks=config.read.tasks,
         write_tasks=config.write.tasks,
     )
+    if problem := cluster.unmet(placement):
+        if own:
+            raise ConfigError(problem)
+        say(f"warning: {problem}, or wait until the cluster grows")
+    return placement
+
+
+def _restored(
+    config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, placement: Placement, ledger: Any
+) -> Iterator[list[Outcome]]:
+    units = list(cut_units(plan.todo, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items))
     settings = graph.Settings(
         run_id=run_id,
         output=config.output,
@@ -239,13 +262,31 @@ def _account(summary: Summary, progress: Progress, planned: int, started: dateti
     summary.seconds = (datetime.now(UTC) - started).total_seconds()
 
 
+def _prove_writable(summary: Summary, config: UpscaleConfig, started: datetime) -> None:
+    """The first record says the run is under way; an output that refuses it stops the run here."""
+    try:
+        _write_record(summary, config, started)
+    except StorageError as error:
+        if error.code == "storage-transient":
+            raise
+        raise ConfigError(f"output: {config.output} cannot be written to: {error}") from None
+
+
+def _write_last_record(summary: Summary, config: UpscaleConfig, started: datetime, say: Callable[[str], None]) -> None:
+    """The manifest is the truth, so a record that cannot be written must not hide why the run ended."""
+    try:
+        _write_record(summary, config, started)
+    except StorageError as error:
+        say(f"warning: the run record was not written: {error}")
+
+
 def _write_record(summary: Summary, config: UpscaleConfig, started: datetime) -> None:
     record: dict[str, Any] = {
         **asdict(summary),
         "started": started.isoformat(),
         "ended": datetime.now(UTC).isoformat(),
         "config": dump(config),
-        "versions": {name: version(name) for name in ("unfold", "ray", "torch", "numpy", "pillow", "pyarrow")},
+        "versions": {name: _version(name) for name in ("unfold", "ray", "torch", "numpy", "pillow", "pyarrow")},
         "python": platform.python_version(),
     }
     uri = uris.join(config.output, "run", f"{summary.run_id}.json")

@@ -5,7 +5,8 @@ Imports neither torch nor the stages.
 
 import logging
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a CPU replic
 
 import ray
 
+from pipeline.errors import NotFinished
+
+_ANSWERS_WITHIN_S = 10.0
 _CORES_PER_REPLICA = 4  # convolutions of one batch stop gaining from more threads about there
 
 
@@ -41,23 +45,52 @@ class Placement:
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def joined(say: Callable[[str], None] = print) -> Iterator[bool]:
     """Inside: the cluster at RAY_ADDRESS (as `ray job submit` sets it), or one on this machine.
 
-    A cluster started here ends on the way out; one that was joined before is left as it is.
+    Gives whether the cluster is this process's own: then it never grows, and ends on the way out.
+    Raises `NotFinished` when no cluster answers at RAY_ADDRESS.
     """
     if ray.is_initialized():
-        yield
+        yield False
         return
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # its plans and notices are not for users
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # tells that we show our own
     address = os.environ.get("RAY_ADDRESS")
+    if address:
+        say(f"joining the Ray cluster at {address}")
+        _knock(address)
     dashboard = None if address else False
     ray.init(address or "local", include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=False)
     try:
-        yield
+        yield not address
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Where nobody listens, Ray itself would wait for minutes without a word and then end the process."""
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isdigit() and "/" not in host):
+        return  # `auto` and the like: Ray knows where
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS_WITHIN_S).close()
+    except OSError as error:
+        reason = f"no Ray cluster answers at RAY_ADDRESS={address}: {error}"
+        raise NotFinished(f"{reason}; start the cluster, or unset RAY_ADDRESS to work on this machine") from None
+
+
+def unmet(placement: Placement) -> str | None:
+    """What the replicas need at least and the cluster does not have now; None when they fit."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    for name, each, keys in (
+        ("GPU", placement.gpus, "restore.gpus or restore.replicas.min"),
+        ("CPU", placement.cpus, "restore.threads or restore.replicas.min"),
+    ):
+        needed, there = each * placement.smallest, resources.get(name, 0.0)
+        if needed > there:
+            return f"{placement.smallest} replicas need {needed:g} {name}s, the cluster has {there:g}; lower {keys}"
+    return None
 
 
 def place(

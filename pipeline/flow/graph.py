@@ -10,8 +10,8 @@ Every function gives exactly one row per row, in the same order on every attempt
 task by repeating it and takes what it has not seen yet by position.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,7 +41,7 @@ from pipeline.stages.write import Encoding, write
 class Settings:
     """What the stages need to know, by value.
 
-    attempts: earlier tries, by item id. seconds: time limits, by stage.
+    attempts: earlier tries, by item id. seconds: time limits, by stage, if there are any.
     """
 
     run_id: str
@@ -53,17 +53,17 @@ class Settings:
     limits: ReadLimits
     encoding: Encoding
     attempts: dict[str, int]
-    seconds: dict[str, float]
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def outcomes(
-    units: Sequence[list[Item]], settings: Settings, placement: Placement, ledger: Any
+    units: Sequence[list[Item]], settings: Settings, placement: Placement, ledger: Any = None
 ) -> Iterator[list[Outcome]]:
     """Restore the units; yields each unit's outcomes once its images and manifest part are written.
 
-    ledger: the actor of `pipeline.flow.ledger`. Items that were stopped come out without a row.
+    ledger: the actor of `pipeline.flow.ledger`; None keeps no accounts. Items that were stopped come out without a row.
     """
-    watches = {stage: Watch(ledger, stage, seconds) for stage, seconds in settings.seconds.items()}
+    watches = {stage: Watch(ledger, stage, settings.seconds.get(stage)) for stage in ("read", "restore", "write")}
     _set_context()
     ds = _one_block_each(units)
     ds = _whole_blocks(
@@ -140,8 +140,12 @@ def _one_block_each(units: Sequence[list[Item]]) -> Dataset:
 
 
 def _whole_blocks(ds: Dataset, fn: Callable[..., pa.Table] | type, **options: Any) -> Dataset:
-    """map_batches where one block is one call: a unit is neither merged with others nor cut."""
-    return ds.map_batches(fn, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, **options)
+    """map_batches where one block is one call: a unit is neither merged with others nor cut.
+
+    `map_batches` itself refuses batch_size=None for an operator with GPUs, and a whole number would
+    merge units; `map_batches_internal` is the same without that refusal.
+    """
+    return ds.map_batches_internal(fn, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, **options)
 
 
 def _set_context() -> None:

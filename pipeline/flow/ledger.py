@@ -143,17 +143,19 @@ def open_ledger(crash_tries: int) -> Any:
 class Watch:
     """What accounts for the calls of one stage.
 
-    ledger: handle of the actor. seconds: what a unit may take together, and then each of its items
-    alone; the worker ends itself beyond.
+    ledger: handle of the actor; None keeps no accounts. seconds: what a unit may take together, and
+    then each of its items alone; the worker ends itself beyond. None: any time.
     """
 
     ledger: Any
     stage: str
-    seconds: float
+    seconds: float | None = None
 
     def __call__(self, works: list[Work], step: Callable[[list[Work]], list[Work]]) -> list[Work]:
         """`step(works)`, or what the ledger says instead; one work for each, in order."""
         ready = [work for work in works if not work.failed]
+        if self.ledger is None:
+            return step(works)
         if not ready:
             return works
         items = [work.item.item_id for work in ready]
@@ -198,6 +200,9 @@ class Watch:
     @contextmanager
     def _limited(self, item: str | None) -> Iterator[None]:
         """Ends this process when the time is up: nothing else ends a library that hangs."""
+        if self.seconds is None:
+            yield
+            return
         timer = threading.Timer(self.seconds, self._give_up, [item])
         timer.daemon = True
         timer.start()

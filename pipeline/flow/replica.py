@@ -35,7 +35,9 @@ class Replica:
     def _restored(self, works: list[Work], weights: "ray.ObjectRef[bytes]") -> list[Work]:
         from pipeline.stages.restore import restore
 
-        restorer, model_id = self._loaded = self._loaded or self._load(ray.get(weights))
+        if self._loaded is None:
+            self._loaded = self._load(ray.get(weights))
+        restorer, model_id = self._loaded
         return restore(works, restorer=restorer, model_id=model_id, boundary=self._boundary)
 
     def _load(self, weights: bytes) -> "tuple[Restorer, str]":

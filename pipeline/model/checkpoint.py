@@ -100,8 +100,11 @@ def _read_uri(uri: str) -> bytes:
         return Path(uri).read_bytes()
     import fsspec  # only remote weights need it
 
-    with fsspec.open(uri, "rb") as file:
-        data: bytes = file.read()
+    try:
+        with fsspec.open(uri, "rb") as file:
+            data: bytes = file.read()
+    except Exception as error:  # each storage client has errors of its own
+        raise OSError(type(error).__name__) from None
     return data
 
 

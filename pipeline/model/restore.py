@@ -139,21 +139,23 @@ class Restorer:
         sigma = torch.tensor([task.degradation.sigma / 255 for task in tasks], device=self.device)
         sr = self._fast.unfold(lr, seen, sigma.view(-1, 1, 1, 1))
         bad = _is_bad(sr)
+        again = bad.clone()
         if bad.any() and self.precision != "fp32":
             sr[bad] = self._exact.unfold(lr[bad], _subset(seen, bad), sigma[bad].view(-1, 1, 1, 1))
             bad &= _is_bad(sr)
         residual = torch.fft.irfft2(observed_spectrum(sr, seen) - seen.Y, s=lr.shape[-2:])
+        used = ["fp32" if computed_again else self.precision for computed_again in again.tolist()]
         return [
-            (task.index, _refused(task) if bad[n] else self._finish(task, sr[n], residual[n]))
+            (task.index, _refused(task) if bad[n] else self._finish(task, sr[n], residual[n], used[n]))
             for n, task in enumerate(tasks)
         ]
 
-    def _finish(self, task: _Task, sr: Tensor, residual: Tensor) -> Restored:
+    def _finish(self, task: _Task, sr: Tensor, residual: Tensor, precision: str) -> Restored:
         h, w = task.lr.shape[-2:]
         scale = task.degradation.scale
         inside = _interior(residual[:, :h, :w], task.degradation)
         rms = 255 * float(inside.square().mean().sqrt())
-        return Restored(_quantize(sr[:, : h * scale, : w * scale], task.source), rms, self.precision)
+        return Restored(_quantize(sr[:, : h * scale, : w * scale], task.source), rms, precision)
 
 
 def restore(
@@ -195,8 +197,7 @@ def working_shape(lr_shape: Shape, degradation: Degradation, boundary: BoundaryM
 
 
 def _extended(n: int, kernel_width: int, scale: int) -> int:
-    n += _MARGIN_LR + math.ceil(kernel_width / 2 / scale)
-    n = max(n, math.ceil(kernel_width / scale))
+    n += _MARGIN_LR + math.ceil(kernel_width / scale)
     while (n * scale) % 8 or not _is_fft_friendly(n):
         n += 1
     return n

@@ -41,13 +41,14 @@ def _read(work: Work, limits: ReadLimits, clock: Callable[[], float]) -> Work:
     begin = clock()
     item = work.item
     degradation = Degradation(_kernel(item, limits.kernel), item.scale, item.sigma)
-    data = storage.read_bytes(item.uri, max_bytes=limits.bytes)
+    data, facts = storage.read_object(item.uri, max_bytes=limits.bytes)
+    _same_object(item, len(data), facts.etag)
     picture = images.decode(data, page=item.page, max_pixels=limits.lr_pixels)
-    _same_as_planned(item, data, picture)
+    _same_size(item, picture)
     outcome = replace(
         work.outcome,
         input_bytes=len(data),
-        input_etag=item.etag,
+        input_etag=facts.etag,
         lr_height=picture.pixels_hwc.shape[0],
         lr_width=picture.pixels_hwc.shape[1],
         mode=picture.mode,
@@ -70,9 +71,14 @@ def _load_kernel(spec: str, scale: int, phase: str, widest: int) -> kernels.Kern
     return kernel
 
 
-def _same_as_planned(item: Item, data: bytes, picture: Picture) -> None:
-    if item.size is not None and item.size != len(data):
-        raise ItemError("input-changed", f"{item.uri} has {len(data)} bytes, the catalog says {item.size}")
+def _same_object(item: Item, size: int, etag: str | None) -> None:
+    if item.size is not None and item.size != size:
+        raise ItemError("input-changed", f"{item.uri} has {size} bytes, the catalog says {item.size}")
+    if item.etag and etag and item.etag.strip('"') != etag:
+        raise ItemError("input-changed", f"{item.uri} has the etag {etag}, the catalog says {item.etag}")
+
+
+def _same_size(item: Item, picture: Picture) -> None:
     planned = (item.height, item.width)
     found = tuple(np.shape(picture.pixels_hwc)[:2])
     if None not in planned and planned != found:

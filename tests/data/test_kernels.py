@@ -228,7 +228,7 @@ def test_an_unusable_kernel_file_is_refused_with_its_name_and_the_reason(name: s
         ("", "bad-kernel", "is neither one of"),
         ("gaussian(-1)", "bad-kernel", "lengths must lie"),
         ("gaussian(99)", "over-limit", "gaussian(99): it spans 795 x 795 HR pixels"),
-        ("missing.npy", "input-missing", "missing.npy: there is no such object"),
+        ("missing.npy", "bad-kernel", "missing.npy: there is no such object"),
         ("s3://bkt/../k.npy", "bad-metadata", "has the segment `..`"),
     ],
 )
@@ -275,7 +275,7 @@ def test_a_digest_changes_with_the_bytes_and_the_selector_not_with_the_place(tmp
 def test_a_digest_of_what_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ItemError) as caught:
         kernels.kernel_digest("k.npy", str(tmp_path))
-    assert caught.value.code == "input-missing"
+    assert caught.value.code == "bad-kernel"
     with pytest.raises(ItemError, match="is neither one of"):
         kernels.kernel_digest("gausian(1.6)")
 

@@ -63,7 +63,7 @@ BAD = [
     ("a/one.png", "0", "0", "delta", "bad-scale"),
     ("a/one.png", "2", "-1", "delta", "bad-sigma"),
     ("a/one.png", "2", "0", "gauss(1)", "bad-kernel"),
-    ("a/one.png", "2", "0", "nowhere.npy", "input-missing"),
+    ("a/one.png", "2", "0", "nowhere.npy", "bad-kernel"),
     ("a/one.png", "2", "", "delta", "missing-metadata"),
     ("bad/huge.png", "17", "0", "delta", "over-limit"),
 ]

@@ -86,7 +86,7 @@ CODES = [
     "bad-sigma",
     "bad-kernel",
     "over-limit",
-    "input-missing",
+    "bad-kernel",
 ]
 
 
@@ -179,11 +179,10 @@ def test_ray_job_submit_runs_the_same_file(tmp_path: Path, weights: str) -> None
     try:
         wait_for_dashboard(int(dashboard), tmp_path / "head.log")
         settings = (f"catalog={catalog}", f"output={output}", f"model.weights={weights}")
-        entry = [sys.executable, "jobs/upscale_archive.py", *settings]
         shown = subprocess.run(
-            [scripts / "ray", "job", "submit", "--working-dir", ROOT / "conf", "--", "sh", "-c",
-             f"cd {ROOT} && {' '.join(entry)}"],
-            env=environment, capture_output=True, text=True, timeout=240, check=False,
+            [scripts / "ray", "job", "submit", "--working-dir", ".", "--", "python", "jobs/upscale_archive.py",
+             *settings],
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
     finally:
         end_cluster(head, sockets)

@@ -123,6 +123,7 @@ def test_what_overflows_in_half_precision_is_computed_again_in_fp32(
     assert isinstance(result, Restored)
     assert isinstance(exact, Restored)
     assert np.array_equal(result.image, exact.image)
+    assert result.precision == "fp32", "what it was computed in, not what was asked for"
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(net: USRNet, monkeypatch: pytest.MonkeyPatch) -> None:

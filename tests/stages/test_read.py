@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.data import storage
 from pipeline.physics.kernels import parse_kernel
 from pipeline.records import Item, Work
 from pipeline.stages.read import ReadLimits, read
@@ -54,7 +55,7 @@ def test_one_bad_item_leaves_its_neighbours_alone_and_the_order_as_it_is(image: 
         ({"size": 5}, "input-changed", "the catalog says 5"),
         ({"width": 20, "height": 13}, "input-changed", "the catalog says 20×13"),
         ({"kernel": "gaussian(99)"}, "over-limit", ""),
-        ({"kernel": "gone.npy"}, "input-missing", "gone.npy"),
+        ({"kernel": "gone.npy"}, "bad-kernel", "gone.npy"),
         ({"page": 1}, "bad-page", ""),
         ({"kernel": "values", "kernel_values": [[1.0, -1.0]]}, "bad-kernel", "sums to zero"),
     ],
@@ -63,6 +64,14 @@ def test_what_does_not_fit_is_refused(image: Item, change: dict, code: str, word
     outcome = read_one(replace(image, **change)).outcome
     assert outcome.error_code == code
     assert words in (outcome.error or "")
+
+
+def test_an_etag_that_differs_is_another_object_and_the_true_one_is_recorded(image: Item) -> None:
+    etag = storage.stat(image.uri).etag
+    assert read_one(replace(image, etag=etag)).outcome.input_etag == etag
+    outcome = read_one(replace(image, etag="of-last-year")).outcome
+    assert outcome.error_code == "input-changed"
+    assert "of-last-year" in (outcome.error or "")
 
 
 def test_the_catalogs_own_kernel_wins(image: Item) -> None:
