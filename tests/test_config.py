@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config.check import CheckConfig
 from pipeline.config.load import command_line, dump, load_config
 from pipeline.config.section import REQUIRED
 from pipeline.config.train import TrainConfig
@@ -17,7 +18,7 @@ from pipeline.config.upscale import UpscaleConfig
 from pipeline.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-SHIPPED = [(UpscaleConfig, "upscale_archive"), (TrainConfig, "train_usrnet")]
+SHIPPED = [(UpscaleConfig, "upscale_archive"), (TrainConfig, "train_usrnet"), (CheckConfig, "check_archive")]
 NEEDED = ("catalog=in/catalog.csv", "output=out")
 
 
@@ -279,7 +280,7 @@ def test_dump_gives_back_the_same_configuration() -> None:
 
 def test_the_config_file_lies_beside_the_jobs_and_is_named_like_the_job(tmp_path: Path) -> None:
     line = command_line(["a=1", "--config", "x.yaml", "b.c=2"], tmp_path / "jobs" / "some_job.py")
-    assert line == (Path("x.yaml"), ("a=1", "b.c=2"))
+    assert line == (Path("x.yaml"), ("a=1", "b.c=2"), frozenset())
     assert command_line([], tmp_path / "jobs" / "some_job.py").config == tmp_path / "conf" / "some_job.yaml"
 
 

@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"errors", "records", "physics", "model"},
     "measure": {"errors", "records", "physics", "model"},
     "data": {"errors", "records", "physics", "uris"},
+    "audit": {"records", "uris", "data", "resolve"},
     "survey": {"errors", "records", "uris", "physics", "data", "plan", "resolve"},
     "stages": {"errors", "records", "uris", "physics", "model", "data", "measure", "plan"},
     "flow": {"errors", "records", "uris", "config", "plan", "resolve", "survey", "model", "data", "stages", "measure"},
@@ -39,7 +40,13 @@ ONLY_IN = {
     "pydantic": {"config"},
 }
 # Modules a read or write worker loads: no torch, not even by way of something else.
-CPU_WORKER = ("pipeline.stages.read", "pipeline.stages.write", "pipeline.flow.graph", "pipeline.survey")
+CPU_WORKER = (
+    "pipeline.stages.read",
+    "pipeline.stages.write",
+    "pipeline.flow.graph",
+    "pipeline.survey",
+    "pipeline.audit",
+)
 
 SOURCES = sorted((ROOT / "pipeline").rglob("*.py"))
 

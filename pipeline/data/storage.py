@@ -151,6 +151,49 @@ def list_objects(prefix: str, suffixes: Sequence[str] = ()) -> Iterator[tuple[st
             yield uri, facts
 
 
+def is_temporary(uri: str) -> bool:
+    """True for a local file that was being written when its process ended."""
+    name = uri.rpartition("/")[2]
+    return name.startswith(".") and name.endswith(PART)
+
+
+def unfinished_uploads(prefix: str) -> list[str]:
+    """URIs below `prefix` of multipart uploads that were begun and neither completed nor aborted."""
+    return [f"s3://{upload['Bucket']}/{upload['Key']}" for upload in _uploads(absolute(prefix))]
+
+
+def abort_uploads(prefix: str) -> int:
+    """Abort the multipart uploads that are unfinished below `prefix`; returns how many there were.
+
+    Nobody may be writing there. Their parts would be paid for and never be seen.
+    """
+    prefix = absolute(prefix)
+    uploads = _uploads(prefix)
+    for upload in uploads:
+        filesystem, _ = _filesystem(prefix)
+        persistently(prefix, partial(filesystem.call_s3, "abort_multipart_upload", **upload))
+    return len(uploads)
+
+
+def _uploads(prefix: str) -> list[dict[str, str]]:
+    """Bucket, Key and UploadId of each; only S3 has such things."""
+    if split_scheme(prefix)[0] not in ("s3", "s3a"):
+        return []
+    filesystem, path = _filesystem(prefix)
+    bucket, _, key = path.partition("/")
+    below = f"{key}/" if key else ""
+    page: dict[str, Any] = {"IsTruncated": True}
+    found: list[dict[str, str]] = []
+    while page.get("IsTruncated"):
+        markers = {"KeyMarker": page.get("NextKeyMarker"), "UploadIdMarker": page.get("NextUploadIdMarker")}
+        where = {name: marker for name, marker in markers.items() if marker}
+        list_page = partial(filesystem.call_s3, "list_multipart_uploads", Bucket=bucket, Prefix=below, **where)
+        page = persistently(prefix, list_page)
+        listed = [{"Bucket": bucket, "Key": u["Key"], "UploadId": u["UploadId"]} for u in page.get("Uploads", [])]
+        found += [upload for upload in listed if upload["Key"].startswith(below)]
+    return found
+
+
 def _filesystem(uri: str) -> tuple[Any, str]:
     """fsspec's file system for `uri` and the path in it; one instance per process and thread."""
     scheme = split_scheme(uri)[0] or "file"

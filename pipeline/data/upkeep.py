@@ -61,6 +61,12 @@ def needs_compaction(output: str) -> bool:
     return len(manifest.parts(output)) > MANY_PARTS
 
 
+def doubled(output: str) -> list[str]:
+    """Items of which a plain read shows more than one row, sorted."""
+    counts = pc.value_counts(manifest.read(output, ["item_id"])["item_id"])
+    return sorted(str(entry["values"]) for entry in counts.to_pylist() if entry["counts"] > 1)
+
+
 def _groups(small: list[str], sizes: dict[str, int], large: int) -> Iterator[list[str]]:
     """Small parts that together make one merged part; a single one stays."""
     group: list[str] = []

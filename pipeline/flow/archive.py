@@ -12,7 +12,7 @@ import io
 import json
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -24,12 +24,22 @@ from pipeline import uris
 from pipeline.config.load import dump
 from pipeline.config.upscale import UpscaleConfig
 from pipeline.data import manifest, storage, upkeep
-from pipeline.data.lease import Lease, held
-from pipeline.errors import ConfigError, ItemError, NotFinished, StorageError, WeightsError
+from pipeline.data.lease import Lease, acquire
+from pipeline.errors import (
+    ERROR_CODES,
+    TRANSIENT,
+    ConfigError,
+    ItemError,
+    NotFinished,
+    StorageError,
+    UnfoldError,
+    WeightsError,
+)
 from pipeline.flow import cluster, graph
 from pipeline.flow.cluster import Placement
 from pipeline.flow.ledger import open_ledger
 from pipeline.flow.oversee import Breaker, Overseer, Stop, listening
+from pipeline.flow.verify import altered
 from pipeline.measure.progress import Progress
 from pipeline.measure.summary import Summary
 from pipeline.plan import Plan, cut_units
@@ -49,6 +59,7 @@ def _version(package: str) -> str:
 
 
 SOFTWARE = f"unfold {_version('unfold')}"
+_SHOWN = 20  # altered outputs that are named; all are counted
 _ROWS_PER_PART = 10_000  # of invalid items: no images in these rows, so a part may hold many
 
 
@@ -57,8 +68,10 @@ def new_run_id(now: datetime) -> str:
     return now.strftime("%Y%m%dT%H%M%S-%f")
 
 
-def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print) -> Summary:
+def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print, *, verify: bool = False) -> Summary:
     """Restore what the catalog asks for and the manifest does not have yet.
+
+    verify: first read all done outputs, and restore again what is missing or altered.
 
     Needs no running Ray; joins the cluster at RAY_ADDRESS or starts one. Raises ConfigError,
     CatalogError or WeightsError before any work, LeaseHeld when another run works on the output,
@@ -71,12 +84,38 @@ def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print) -
     with (
         ExitStack() as cluster_ends,  # the cluster ends last: a drained run has seconds
         listening() as stop,
-        held(config.output, summary.run_id, seconds=config.run.lease_seconds, say=say) as lease,
+        _leased(config, summary.run_id, say) as lease,
     ):
+        if verify:
+            _forget_altered(config, cluster_ends, say)
         _run(config, summary, weights, started, _overseer(config, stop, lease), cluster_ends, say)
     if summary.missing:
         raise NotFinished(f"{summary.missing} items came out of the flow without an outcome; run again")
     return summary
+
+
+@contextmanager
+def _leased(config: UpscaleConfig, run_id: str, say: Callable[[str], None]) -> Iterator[Lease]:
+    """The lease of the output, and the output without what earlier runs left behind half-way."""
+    try:
+        lease = acquire(config.output, run_id, seconds=config.run.lease_seconds, say=say)
+    except StorageError as error:
+        raise _unwritable(config.output, error) from None
+    try:
+        with suppress(StorageError):  # some may write here and not list uploads
+            storage.abort_uploads(uris.join(config.output, "images"))
+        yield lease
+    finally:
+        lease.release()
+
+
+def _forget_altered(config: UpscaleConfig, cluster_ends: ExitStack, say: Callable[[str], None]) -> None:
+    cluster_ends.enter_context(cluster.joined(say))
+    found = altered(config.output, cpus=config.read.cpus)
+    for wrong in list(found.values())[:_SHOWN]:
+        say(f"altered: {wrong}")
+    upkeep.forget(config.output, found.keys())
+    say(f"verified: {len(found)} done outputs are missing or altered and will be restored again")
 
 
 def _run(
@@ -179,9 +218,12 @@ def _outcomes(
             raise NotFinished(f"the run stopped early and can be resumed: {error}") from error
         finally:
             if overseer.breaker.tripped is not None:
-                upkeep.take_back(config.output, run_id, overseer.breaker.tripped)
+                with suppress(StorageError):  # then the rows stay, as failed by what ended the run
+                    upkeep.take_back(config.output, run_id, overseer.breaker.tripped)
     if plan.todo or plan.invalid:
         manifest.settle(config.output)
+        if upkeep.needs_compaction(config.output):
+            upkeep.compact(config.output)
 
 
 def _placement(config: UpscaleConfig, own: bool, say: Callable[[str], None]) -> Placement:
@@ -267,9 +309,13 @@ def _prove_writable(summary: Summary, config: UpscaleConfig, started: datetime) 
     try:
         _write_record(summary, config, started)
     except StorageError as error:
-        if error.code == "storage-transient":
-            raise
-        raise ConfigError(f"output: {config.output} cannot be written to: {error}") from None
+        raise _unwritable(config.output, error) from None
+
+
+def _unwritable(output: str, error: StorageError) -> UnfoldError:
+    if ERROR_CODES[error.code].error_class == TRANSIENT:
+        return error
+    return ConfigError(f"output: {output} cannot be written to: {error}")
 
 
 def _write_last_record(summary: Summary, config: UpscaleConfig, started: datetime, say: Callable[[str], None]) -> None:
