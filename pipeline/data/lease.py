@@ -23,7 +23,7 @@ from uuid import uuid4
 from pipeline import uris
 from pipeline.data import storage
 from pipeline.errors import LeaseHeld, StorageError
-from pipeline.uris import is_local
+from pipeline.uris import is_local, split_scheme
 
 _BEATS = 4  # heartbeats in a time to live: three may come late
 _LOOKS = 12  # looks at another's lease in its time to live
@@ -138,8 +138,19 @@ def creates_conditionally(place: str) -> bool:
     """True if, of writers who create one object at once, the storage lets exactly one win."""
     if is_local(place):
         return True  # hard links are made by one or not at all
+    scheme, rest = split_scheme(place)
+    return _races_have_one_winner(f"{scheme}://{rest.partition('/')[0]}", place)
+
+
+_TRIED: dict[str, bool] = {}  # by bucket: what a process has found out does not change under it
+
+
+def _races_have_one_winner(bucket: str, place: str) -> bool:
+    if bucket in _TRIED:
+        return _TRIED[bucket]
     won = [storage.winners(uris.join(place, f"probe-{uuid4().hex}"), _RACERS) for _ in range(_RACES)]
-    return max(won) == 1
+    _TRIED[bucket] = max(won) == 1
+    return _TRIED[bucket]
 
 
 def _wait_for_silence(place: str, number: int, say: Callable[[str], None]) -> None:

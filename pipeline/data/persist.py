@@ -41,6 +41,7 @@ _NO_REASON = {"Bad Request", "Forbidden", "AccessDenied"}
 _UNSUPPORTED_STATUS = (405, 501)
 _DENIED_ERRNO = {errno.EACCES, errno.EPERM, errno.EROFS}
 _UNUSABLE_CODES = {"InvalidBucketName", "KeyTooLongError"}
+_FULL_ERRNO = {errno.ENOSPC, errno.EDQUOT}  # may pass, but not by waiting a minute
 _UNUSABLE_ERRNO = {errno.ENAMETOOLONG, errno.ELOOP}
 
 
@@ -58,9 +59,11 @@ def persistently(uri: str, action: Callable[[], _Result]) -> _Result:
             raise
         except Exception as error:  # the clients' error types have no common base
             code, reason = _code(error), _reason(error)
+            is_full = getattr(error, "errno", None) in _FULL_ERRNO
         pause = _FIRST_PAUSE_S * 2 ** (number - 1)
         pause = min(pause, _LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)
-        if code != "storage-transient" or number == _TRIES or time.monotonic() + pause > give_up_at:
+        waits = code == "storage-transient" and not is_full
+        if not waits or number == _TRIES or time.monotonic() + pause > give_up_at:
             break
         time.sleep(pause)
     tries = f" (tried {number} times)" if code == "storage-transient" else ""

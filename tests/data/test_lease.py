@@ -108,7 +108,9 @@ def test_a_number_that_others_are_done_with_does_not_count(output: str) -> None:
 
 
 def test_a_store_that_ignores_the_condition_is_found_out(s3_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_TRIED", {})
     assert lease.creates_conditionally(s3_prefix)
+    lease._TRIED.clear()
     assert list(storage.list_files(s3_prefix)) == [], "the probe leaves nothing behind"
 
     def create_anyway(uri: str, filesystem: object, path: str, data: bytes) -> bool:
@@ -118,6 +120,7 @@ def test_a_store_that_ignores_the_condition_is_found_out(s3_prefix: str, monkeyp
     monkeypatch.setattr(storage, "_created", create_anyway)
     monkeypatch.setattr(lease, "_SETTLING_S", 0.1)
     assert not lease.creates_conditionally(s3_prefix)
+    assert list(lease._TRIED.values()) == [False]
     said: list[str] = []
     lease.acquire(s3_prefix, "run", seconds=SHORT, say=said.append).release()
     assert said == [lease.NOT_EXCLUSIVE]
