@@ -5,6 +5,8 @@
     cut-down   ends the connection in the middle of an answer's body
     cut-up     passes half of a request's body on, then resets both sides
     slow       passes an answer's body on at `rate` bytes a second
+    flip       one bit of an answer's body is another
+    flip-up    one bit of a request's body is another
     ack-lost   lets the server finish, then resets the connection
 
 The first rule that fits a request is applied. It runs in a thread of its own and keeps a log of what
@@ -116,6 +118,8 @@ class FaultProxy:
             return True
         if kind == "reset":
             return _reset(writer)
+        if kind == "flip-up":
+            request.body = _flipped(request.body)
         answer = await self._ask(request, method, cut=kind == "cut-up")
         if answer is None or kind == "ack-lost":
             return _reset(writer)
@@ -123,6 +127,8 @@ class FaultProxy:
         self.log.append(seen)
         for watcher in list(self.watchers):
             watcher(seen)
+        if kind == "flip":
+            answer.body = _flipped(answer.body)
         writer.write(answer.head)
         if rule and kind == "slow":
             await _trickle(writer, answer.body, rule.rate)
@@ -183,6 +189,11 @@ async def _chunks(reader: asyncio.StreamReader) -> bytes:
             line = await reader.readuntil(b"\r\n")
             raw += line
         return raw
+
+
+def _flipped(body: bytes) -> bytes:
+    middle = len(body) // 2
+    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :] if body else body
 
 
 async def _trickle(writer: asyncio.StreamWriter, body: bytes, rate: float) -> None:
