@@ -93,6 +93,27 @@ def test_a_compaction_cut_short_anywhere_loses_nothing_and_is_mended_by_the_next
     assert told(manifest.read(output)) == before
 
 
+def test_a_reader_that_listed_the_old_parts_sees_every_row_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compaction comes between the reader's listing and its reading."""
+    output, real = str(tmp_path), manifest.parts
+    many_parts(output, 10)
+    before = told(manifest.current(output))
+    compacted = []
+
+    def list_and_then_compact(where: str) -> list[str]:
+        listed = real(where)
+        if not compacted:
+            compacted.append(True)
+            upkeep.compact(output)
+        return listed
+
+    monkeypatch.setattr(manifest, "parts", list_and_then_compact)
+    assert told(manifest.read(output)) == before
+    assert len(real(output)) == 1
+
+
 def test_what_a_run_recorded_by_one_error_can_be_taken_back(tmp_path: Path) -> None:
     output = str(tmp_path)
     manifest.write_part(output, "1", [outcome("a", "w", FAILED, 0, "1", "storage-denied")])
