@@ -165,6 +165,27 @@ def test_a_second_run_does_nothing(restored: dict[str, str]) -> None:
     assert rows_of(restored["output"]) == before
 
 
+def test_verifying_restores_what_vanished_or_was_altered_and_nothing_else(restored: dict[str, str]) -> None:
+    before = rows_of(restored["output"])
+    gone, altered = str(before["a/one.png"]["sr_uri"]), str(before["five.tif"]["sr_uri"])
+    storage.delete(gone)
+    data = storage.read_bytes(altered)
+    storage.write_bytes(altered, data[:-1] + bytes([data[-1] ^ 1]))
+    said: list[str] = []
+    settings = config(restored["catalog"], restored["output"], restored["weights"])
+    summary = archive.restore_archive(settings, said.append, verify=True)
+    assert (summary.done, summary.already_done) == (2, len(GOOD) - 2)
+    assert [line for line in said if gone in line or altered in line] == [
+        f"altered: {gone} is gone",
+        f"altered: {altered} has other content than the manifest says",
+    ]
+    assert storage.read_bytes(altered) == data
+    after = rows_of(restored["output"])
+    assert {name: row["output_sha256"] for name, row in after.items()} == {
+        name: row["output_sha256"] for name, row in before.items()
+    }
+
+
 def test_one_changed_sigma_restores_just_that_item(restored: dict[str, str], tmp_path: Path) -> None:
     root = uris.join(restored["root"], "again")
     catalog, output = make_archive(root, tmp_path / "scratch"), uris.join(root, "out")
