@@ -29,6 +29,7 @@ from pipeline.data.schema import (
     table_to_work,
     work_to_table,
 )
+from pipeline.errors import StorageError
 from pipeline.flow.cluster import Placement
 from pipeline.flow.ledger import Watch
 from pipeline.flow.replica import Replica
@@ -130,9 +131,21 @@ def _write_unit(
         )
         for work in works
     ]
-    if recorded := [outcome for outcome in written if outcome.status != STOPPED]:
-        manifest.write_part(output, run_id, recorded)
+    written = _recorded(written, output, run_id)
     return outcomes_to_table(written)
+
+
+def _recorded(outcomes: list[Outcome], output: str, run_id: str) -> list[Outcome]:
+    """The outcomes, in the manifest; where it cannot be written they are left to the next run, with the reason.
+
+    As a value and not raised: Ray would end the flow, and hand over the error without what caused it.
+    """
+    try:
+        if final := [outcome for outcome in outcomes if outcome.status != STOPPED]:
+            manifest.write_part(output, run_id, final)
+    except StorageError as error:
+        return [replace(outcome, status=STOPPED, error_code=error.code, error=str(error)) for outcome in outcomes]
+    return outcomes
 
 
 def _one_block_each(units: Sequence[list[Item]]) -> Dataset:

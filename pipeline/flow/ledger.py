@@ -23,6 +23,7 @@ from faulthandler import cancel_dump_traceback_later, dump_traceback_later
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import ItemError
 from pipeline.plan import digest
@@ -134,8 +135,9 @@ class Ledger:
 
 
 def open_ledger(crash_tries: int) -> Any:
-    """A ledger on this node, as an actor that no stage waits for with a CPU."""
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+    """A ledger on the driver's node, which the run needs anyhow, as an actor that takes no CPU."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
     return ray.remote(**options)(Ledger).remote(crash_tries)  # type: ignore[call-overload]
 
 

@@ -2,6 +2,7 @@
 
     a signal                 the job was stopped, or the machine is about to go
     the lease is lost        another run took this one for dead
+    no row can be written    an outcome that is not in the manifest is none
     one error everywhere     the storage is down, the credentials are no longer good
     no unit for a long time  the cluster never came up, or hangs
 
@@ -116,6 +117,7 @@ class Overseer:
         self._drain_seconds, self._stall_seconds, self._clock = drain_seconds, stall_seconds, clock
         self._last = clock()
         self._end: float | None = None
+        self._unrecorded: str | None = None
 
     def units(self, flow: Iterator[list[Outcome]], ledger: Any) -> Iterator[list[Outcome]]:
         """What comes out of `flow`, without items left for the next run.
@@ -142,6 +144,9 @@ class Overseer:
 
     def _counted(self, unit: list[Outcome]) -> list[Outcome]:
         outcomes = [outcome for outcome in unit if outcome.status != STOPPED]
+        for left in unit:
+            if left.status == STOPPED and left.error is not None:
+                self._unrecorded = f"the manifest cannot be written ({left.error})"
         self.breaker.add(outcomes)
         self._last = self._clock()
         return outcomes
@@ -149,7 +154,7 @@ class Overseer:
     @property
     def _reason(self) -> str | None:
         if self.breaker.tripped is None:
-            return self.stop.reason
+            return self._unrecorded or self.stop.reason
         row = ERROR_CODES[self.breaker.tripped]
         return f"stopped early: too many items fail as {row.code} ({row.meaning}); {row.mend}"
 

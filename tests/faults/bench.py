@@ -6,6 +6,7 @@ What must hold after each trial is looked up at the store itself, never at what 
 import contextlib
 import csv
 import io
+import logging
 import os
 import re
 import signal
@@ -72,6 +73,8 @@ class Bench:
         self.catalog = self._archive()
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 2**28})
+        for name in ("ray.data", "ray.data._internal.progress"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         ray.init(address=self.cluster.address, logging_level="ERROR", log_to_driver=False)
 
     def close(self) -> None:

@@ -83,7 +83,12 @@ class FaultProxy:
         self.rules, self.away, self.watchers = [], False, []
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        def stop() -> None:
+            for task in asyncio.all_tasks(self._loop):
+                task.cancel()
+            self._loop.call_later(0.1, self._loop.stop)
+
+        self._loop.call_soon_threadsafe(stop)
 
     def _serve(self, listening: threading.Event) -> None:
         async def start() -> asyncio.Server:

@@ -135,3 +135,11 @@ def test_a_tripped_breaker_ends_the_run_with_the_mend() -> None:
     with pytest.raises(NotFinished, match=r"too many .* storage-transient .*; .* look at the storage's health"):
         list(overseer().units(units, ledger))
     assert ledger.stopped.is_set()
+
+
+def test_a_manifest_that_cannot_be_written_ends_the_run() -> None:
+    ledger = FakeLedger()
+    unrecorded = [Outcome("x", status=STOPPED, error_code="storage-denied", error="s3://b/x: refused")]
+    with pytest.raises(NotFinished, match=r"the manifest cannot be written \(s3://b/x: refused\); run again"):
+        list(overseer().units(flow(ledger, [unrecorded], then=5), ledger))
+    assert ledger.stopped.is_set()
