@@ -19,7 +19,7 @@ from jobs.program import OK, TOO_MANY_FAILED, run
 from pipeline.audit import audit
 from pipeline.config.check import CheckConfig
 from pipeline.config.load import command_line, load_config
-from pipeline.data import lease, storage, upkeep
+from pipeline.data import lease, upkeep, uploads
 from pipeline.measure.findings import findings_words
 
 VERBS = {"compact": "merge small manifest parts into few sorted ones, abort uploads left behind"}
@@ -39,7 +39,7 @@ def compact(config: CheckConfig) -> None:
     name = f"compaction-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     with lease.held(config.output, name, seconds=config.lease_seconds):
         before, after = upkeep.compact(config.output)
-        aborted = storage.abort_uploads(config.output)
+        aborted = uploads.abort(config.output)
     print(f"manifest: {before} parts before, {after} now; {aborted} unfinished uploads aborted")
 
 

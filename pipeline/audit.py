@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pipeline import uris
-from pipeline.data import manifest, storage, upkeep
+from pipeline.data import localfiles, manifest, storage, upkeep, uploads
 from pipeline.data.catalog import catalog_root, read_catalog
 from pipeline.records import DONE
 from pipeline.resolve import item_id_of
@@ -61,7 +61,7 @@ def audit(catalog: str, output: str, *, root: str | None = None) -> Audit:
     found.doubled = upkeep.doubled(output)
     done = [pair for pair in zip(*rows.values(), strict=True) if pair[1] == DONE]
     _compare_objects(found, output, [(item, uri, size) for item, _, uri, size in done])
-    found.unfinished += storage.unfinished_uploads(uris.join(output, "images"))
+    found.unfinished += uploads.unfinished(uris.join(output, "images"))
     return found
 
 
@@ -84,7 +84,7 @@ def _compare_objects(found: Audit, output: str, done: list[tuple[str, str, int |
     found.shared = sorted(uri for uri, count in named.items() if count > 1)
     sizes: dict[str, int | None] = {}
     for uri, facts in storage.list_objects(uris.join(output, "images")):
-        if storage.is_temporary(uri):
+        if localfiles.is_temporary(uri):
             found.unfinished.append(uri)
         elif uri in named:
             sizes[uri] = facts.size

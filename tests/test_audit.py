@@ -8,7 +8,7 @@ import pytest
 from jobs import check_archive
 from pipeline import uris
 from pipeline.audit import FINDINGS, audit
-from pipeline.data import manifest, storage
+from pipeline.data import localfiles, manifest, storage, uploads
 from pipeline.data.audit import Claim, damage
 from pipeline.records import DONE, FAILED, Outcome
 
@@ -79,16 +79,16 @@ def test_uploads_left_behind_are_found_and_aborted(s3_prefix: str) -> None:
     filesystem.call_s3(
         "upload_part", Bucket=bucket, Key=key, UploadId=upload["UploadId"], PartNumber=1, Body=b"x" * 5_000_000
     )
-    assert storage.unfinished_uploads(f"{s3_prefix}/out") == [f"{s3_prefix}/out/images/large.tif"]
-    assert storage.unfinished_uploads(f"{s3_prefix}/ou") == []
+    assert uploads.unfinished(f"{s3_prefix}/out") == [f"{s3_prefix}/out/images/large.tif"]
+    assert uploads.unfinished(f"{s3_prefix}/ou") == []
     assert not storage.exists(f"{s3_prefix}/out/images/large.tif")
-    assert storage.abort_uploads(f"{s3_prefix}/out") == 1
-    assert storage.unfinished_uploads(f"{s3_prefix}/out") == []
+    assert uploads.abort(f"{s3_prefix}/out") == 1
+    assert uploads.unfinished(f"{s3_prefix}/out") == []
 
 
 def test_a_temporary_file_left_behind_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / ".0123.part").write_bytes(b"half")
-    assert [storage.is_temporary(uri) for uri in storage.list_files(str(tmp_path))] == [True]
+    assert [localfiles.is_temporary(uri) for uri in storage.list_files(str(tmp_path))] == [True]
 
 
 @pytest.mark.parametrize(

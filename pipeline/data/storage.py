@@ -16,20 +16,18 @@ Knows no image, no table and no manifest.
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from uuid import uuid4
 
 import fsspec
 
+from pipeline.data import localfiles
 from pipeline.data.persist import WrongLength, answer, is_unexplained, persistently
 from pipeline.errors import ItemError, StorageError
 from pipeline.uris import absolute, is_local, split_scheme, without_query
 
 _PRECONDITION_FAILED = 412
-PART = ".part"  # ending of local files that are being written; their names begin with a dot
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def write_bytes(uri: str, data: bytes) -> None:
     """`data` becomes the object at `uri`, at once or not at all; folders come into being as needed."""
     uri = absolute(uri)
     filesystem, path = _filesystem(uri)
-    put = _replace_local_file if is_local(uri) else filesystem.pipe_file
+    put = localfiles.replace if is_local(uri) else filesystem.pipe_file
     persistently(uri, lambda: put(path, data))
 
 
@@ -149,49 +147,6 @@ def list_objects(prefix: str, suffixes: Sequence[str] = ()) -> Iterator[tuple[st
     for uri, facts in [(prefix, stat(prefix))] if exists(prefix) else _below(prefix):
         if not endings or uri.lower().endswith(endings):
             yield uri, facts
-
-
-def is_temporary(uri: str) -> bool:
-    """True for a local file that was being written when its process ended."""
-    name = uri.rpartition("/")[2]
-    return name.startswith(".") and name.endswith(PART)
-
-
-def unfinished_uploads(prefix: str) -> list[str]:
-    """URIs below `prefix` of multipart uploads that were begun and neither completed nor aborted."""
-    return [f"s3://{upload['Bucket']}/{upload['Key']}" for upload in _uploads(absolute(prefix))]
-
-
-def abort_uploads(prefix: str) -> int:
-    """Abort the multipart uploads that are unfinished below `prefix`; returns how many there were.
-
-    Nobody may be writing there. Their parts would be paid for and never be seen.
-    """
-    prefix = absolute(prefix)
-    uploads = _uploads(prefix)
-    for upload in uploads:
-        filesystem, _ = _filesystem(prefix)
-        persistently(prefix, partial(filesystem.call_s3, "abort_multipart_upload", **upload))
-    return len(uploads)
-
-
-def _uploads(prefix: str) -> list[dict[str, str]]:
-    """Bucket, Key and UploadId of each; only S3 has such things."""
-    if split_scheme(prefix)[0] not in ("s3", "s3a"):
-        return []
-    filesystem, path = _filesystem(prefix)
-    bucket, _, key = path.partition("/")
-    below = f"{key}/" if key else ""
-    page: dict[str, Any] = {"IsTruncated": True}
-    found: list[dict[str, str]] = []
-    while page.get("IsTruncated"):
-        markers = {"KeyMarker": page.get("NextKeyMarker"), "UploadIdMarker": page.get("NextUploadIdMarker")}
-        where = {name: marker for name, marker in markers.items() if marker}
-        list_page = partial(filesystem.call_s3, "list_multipart_uploads", Bucket=bucket, Prefix=below, **where)
-        page = persistently(prefix, list_page)
-        listed = [{"Bucket": bucket, "Key": u["Key"], "UploadId": u["UploadId"]} for u in page.get("Uploads", [])]
-        found += [upload for upload in listed if upload["Key"].startswith(below)]
-    return found
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:
@@ -256,7 +211,7 @@ def _read(uri: str, max_bytes: int | None) -> tuple[bytes, ObjectFacts]:
 
 def _created(uri: str, filesystem: Any, path: str, data: bytes) -> bool:
     """False if there is such an object already."""
-    create = _link_new_file if is_local(uri) else partial(filesystem.pipe_file, mode="create")
+    create = localfiles.link_new if is_local(uri) else partial(filesystem.pipe_file, mode="create")
     try:
         create(path, data)
     except OSError as error:
@@ -273,36 +228,6 @@ def _holds(uri: str, data: bytes) -> bool:
     except StorageError as error:
         if error.code == "input-missing":
             return False
-        raise
-
-
-def _replace_local_file(path: str, data: bytes) -> None:
-    with _written_part(path, data) as part:
-        os.replace(part, path)
-
-
-def _link_new_file(path: str, data: bytes) -> None:
-    """Raises FileExistsError if there is such a file. Needs a file system with hard links, as most are."""
-    with _written_part(path, data) as part:
-        os.link(part, path)
-        os.remove(part)
-
-
-@contextmanager
-def _written_part(path: str, data: bytes) -> Iterator[str]:
-    """`data` under a hidden name beside `path`; gone again if what is done with it fails."""
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    part = os.path.join(folder, f".{uuid4().hex}{PART}")
-    try:
-        with open(part, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the name without the bytes
-        yield part
-    except BaseException:
-        if os.path.exists(part):
-            os.remove(part)
         raise
 
 

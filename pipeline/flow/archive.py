@@ -23,7 +23,7 @@ import ray.exceptions
 from pipeline import uris
 from pipeline.config.load import dump
 from pipeline.config.upscale import UpscaleConfig
-from pipeline.data import manifest, storage, upkeep
+from pipeline.data import manifest, storage, upkeep, uploads
 from pipeline.data.lease import Lease, acquire
 from pipeline.errors import (
     ERROR_CODES,
@@ -39,7 +39,7 @@ from pipeline.flow import cluster, graph
 from pipeline.flow.cluster import Placement
 from pipeline.flow.ledger import open_ledger
 from pipeline.flow.oversee import Breaker, Overseer, Stop, listening
-from pipeline.flow.verify import altered
+from pipeline.flow.verify import forget_altered
 from pipeline.measure.progress import Progress
 from pipeline.measure.summary import Summary
 from pipeline.plan import Plan, cut_units
@@ -59,7 +59,6 @@ def _version(package: str) -> str:
 
 
 SOFTWARE = f"unfold {_version('unfold')}"
-_SHOWN = 20  # altered outputs that are named; all are counted
 _ROWS_PER_PART = 10_000  # of invalid items: no images in these rows, so a part may hold many
 
 
@@ -87,7 +86,8 @@ def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print, *
         _leased(config, summary.run_id, say) as lease,
     ):
         if verify:
-            _forget_altered(config, cluster_ends, say)
+            cluster_ends.enter_context(cluster.joined(say))
+            forget_altered(config.output, cpus=config.read.cpus, say=say)
         _run(config, summary, weights, started, _overseer(config, stop, lease), cluster_ends, say)
     if summary.missing:
         raise NotFinished(f"{summary.missing} items came out of the flow without an outcome; run again")
@@ -103,19 +103,10 @@ def _leased(config: UpscaleConfig, run_id: str, say: Callable[[str], None]) -> I
         raise _unwritable(config.output, error) from None
     try:
         with suppress(StorageError):  # some may write here and not list uploads
-            storage.abort_uploads(uris.join(config.output, "images"))
+            uploads.abort(uris.join(config.output, "images"))
         yield lease
     finally:
         lease.release()
-
-
-def _forget_altered(config: UpscaleConfig, cluster_ends: ExitStack, say: Callable[[str], None]) -> None:
-    cluster_ends.enter_context(cluster.joined(say))
-    found = altered(config.output, cpus=config.read.cpus)
-    for wrong in list(found.values())[:_SHOWN]:
-        say(f"altered: {wrong}")
-    upkeep.forget(config.output, found.keys())
-    say(f"verified: {len(found)} done outputs are missing or altered and will be restored again")
 
 
 def _run(

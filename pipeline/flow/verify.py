@@ -4,17 +4,27 @@ Reads every output once, so it runs where the reading is cheap: as tasks on the 
 Ray Data.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
 
-from pipeline.data import manifest
+from pipeline.data import manifest, upkeep
 from pipeline.data.audit import Claim, damage
 from pipeline.records import DONE
 
 _CLAIMS_PER_TASK = 64  # objects, so that a task takes seconds and its start some ms
+_SHOWN = 20  # altered outputs that are named; all are counted
 _TASKS_AHEAD = 256  # tasks in the driver's books; the claims of an archive may be millions
+
+
+def forget_altered(output: str, *, cpus: float, say: Callable[[str], None]) -> None:
+    """Take what is missing or altered out of the manifest, so that the next plan restores it again."""
+    found = altered(output, cpus=cpus)
+    for wrong in list(found.values())[:_SHOWN]:
+        say(f"altered: {wrong}")
+    upkeep.forget(output, found.keys())
+    say(f"verified: {len(found)} done outputs are missing or altered and will be restored again")
 
 
 def altered(output: str, *, cpus: float) -> dict[str, str]:

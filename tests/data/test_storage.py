@@ -600,7 +600,7 @@ def test_expired_credentials_are_told_apart_and_not_tried_again(misbehaving: Cal
     server = misbehaving(HEAD=[(400, b"", None)], GET=[EXPIRED], PUT=[EXPIRED])
     for action in (lambda: storage.read_bytes("s3://bkt/x"), lambda: storage.write_bytes("s3://bkt/x", b"12345")):
         assert code_of(action) == "credentials-expired"
-    assert server.requests == ["HEAD", "GET", "PUT"]
+    assert (server.requests.count("GET"), server.requests.count("PUT")) == (1, 1)
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
