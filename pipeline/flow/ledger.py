@@ -136,7 +136,8 @@ class Ledger:
 
 def open_ledger(crash_tries: int) -> Any:
     """A ledger on the driver's node, which the run needs anyhow, as an actor that takes no CPU."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    # Not soft: Ray 2.60 then puts an actor without CPUs anywhere, and it would die with a spot node.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
     return ray.remote(**options)(Ledger).remote(crash_tries)  # type: ignore[call-overload]
 
