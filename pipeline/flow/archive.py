@@ -202,7 +202,8 @@ def _outcomes(
             own = cluster_ends.enter_context(cluster.joined(say))
             overseer.stop.listen(draining=True)
             placement, ledger = _placement(config, own, say), open_ledger(config.run.crash_tries)
-            yield from overseer.units(_restored(config, plan, weights, run_id, placement, ledger), ledger)
+            flow = _restored(config, plan, weights, run_id, placement, ledger)
+            yield from overseer.units(flow, ledger, cluster.Crowding(placement))
         except (ray.exceptions.RayError, StorageError) as error:
             if _is_a_bug(error):
                 raise

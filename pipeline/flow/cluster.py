@@ -130,3 +130,25 @@ def place(
         read_tasks or max(1, int(spare / 2 / read_cpus)),
         write_tasks or max(1, int(spare / 2 / write_cpus)),
     )
+
+
+class Crowding:
+    """Whether the cluster has shrunk so far that the replicas, started again, leave no CPU to a task.
+
+    Ray starts lost actors again wherever there is room, before the tasks that feed them.
+    """
+
+    def __init__(self, placement: Placement) -> None:
+        self._task = max(placement.read_cpus, placement.write_cpus)
+        self._replicas = placement.largest * placement.cpus
+        self._most = _cpus()
+
+    def __call__(self) -> bool:
+        now = _cpus()
+        self._most = max(self._most, now)
+        return now < self._most and now - self._replicas < self._task
+
+
+def _cpus() -> float:
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return float(resources.get("CPU", 0))

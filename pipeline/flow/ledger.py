@@ -126,7 +126,7 @@ class Ledger:
         self._stopping = True
 
     def at_work(self) -> list[str]:
-        """What is in the hands of workers now, for a person, longest first."""
+        """What is in the hands of workers now, for a person, longest first; what went with a node is not."""
         now = self._clock()
         running = [
             (now - account.since, *key, account.items) for key, account in self._units.items() if account.running

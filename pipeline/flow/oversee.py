@@ -4,7 +4,7 @@
     the lease is lost        another run took this one for dead
     no row can be written    an outcome that is not in the manifest is none
     one error everywhere     the storage is down, the credentials are no longer good
-    no unit for a long time  the cluster never came up, or hangs
+    no unit for a long time  the cluster never came up, has shrunk, or hangs
 
 The units are taken in a thread of their own, so that this thread can answer at any time. Knows no
 Ray Data; the ledger is all it knows of Ray.
@@ -26,6 +26,7 @@ from pipeline.errors import ERROR_CODES, LeaseHeld, NotFinished
 from pipeline.records import STOPPED, Outcome
 
 _LOOK_EVERY_S = 0.2
+_STARVED_S = 60.0  # without a unit, after which it is asked whether any can come
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 # Failures that say more of the surroundings than of the item.
@@ -115,12 +116,16 @@ class Overseer:
     ) -> None:
         self.stop, self.lease, self.breaker = stop, lease, breaker
         self._drain_seconds, self._stall_seconds, self._clock = drain_seconds, stall_seconds, clock
-        self._last = clock()
+        self._last, self._next_count = clock(), _STARVED_S
         self._end: float | None = None
         self._unrecorded: str | None = None
 
-    def units(self, flow: Iterator[list[Outcome]], ledger: Any) -> Iterator[list[Outcome]]:
+    def units(
+        self, flow: Iterator[list[Outcome]], ledger: Any, is_crowded: Callable[[], bool] = lambda: False
+    ) -> Iterator[list[Outcome]]:
         """What comes out of `flow`, without items left for the next run.
+
+        is_crowded: True when the cluster has shrunk so far that replicas leave no CPU to other stages.
 
         Raises `NotFinished` when the run had to end early, `LeaseHeld` when another run took over.
         """
@@ -131,14 +136,14 @@ class Overseer:
             try:
                 unit = box.get(timeout=_LOOK_EVERY_S)
             except Empty:
-                self._look(ledger)
+                self._look(ledger, is_crowded)
                 continue
             if unit is None:
                 break
             if isinstance(unit, BaseException):
                 raise unit
             yield self._counted(unit)
-            self._look(ledger)
+            self._look(ledger, is_crowded)
         if self._reason is not None:
             raise NotFinished(f"{self._reason}; run again to go on")
 
@@ -148,7 +153,7 @@ class Overseer:
             if left.status == STOPPED and left.error is not None:
                 self._unrecorded = f"the manifest cannot be written ({left.error})"
         self.breaker.add(outcomes)
-        self._last = self._clock()
+        self._last, self._next_count = self._clock(), _STARVED_S
         return outcomes
 
     @property
@@ -158,19 +163,29 @@ class Overseer:
         row = ERROR_CODES[self.breaker.tripped]
         return f"stopped early: too many items fail as {row.code} ({row.meaning}); {row.mend}"
 
-    def _look(self, ledger: Any) -> None:
+    def _look(self, ledger: Any, is_crowded: Callable[[], bool]) -> None:
         if self.lease.lost is not None:
             raise LeaseHeld(f"{self.lease.lost} took over this output; this run stops")
         now = self._clock()
+        idle = now - self._last
         if self._reason is not None:
             if self._end is None:
                 ledger.stop.remote()
                 self._end = now + self._drain_seconds
             if now >= self._end:
                 raise NotFinished(f"{self._reason}; run again to go on")
-        elif now - self._last > self._stall_seconds:
-            at_work = "; ".join(ray.get(ledger.at_work.remote(), timeout=10)[:5]) or "nothing is at work"
+        elif idle > self._stall_seconds:
+            at_work = "; ".join(_at_work(ledger)[:5]) or "nothing is at work"
             raise NotFinished(f"no unit came out for {self._stall_seconds:g} s ({at_work}); run again to go on")
+        elif idle > self._next_count:
+            self._next_count = idle + _STARVED_S
+            if is_crowded() and not _at_work(ledger):
+                raise NotFinished("nodes went and the replicas hold all CPUs that are left; run again to go on")
+
+
+def _at_work(ledger: Any) -> list[str]:
+    working: list[str] = ray.get(ledger.at_work.remote(), timeout=30)
+    return working
 
 
 def _fill(flow: Iterator[list[Outcome]], box: "SimpleQueue[list[Outcome] | BaseException | None]") -> None:

@@ -34,6 +34,7 @@ from pipeline.config.upscale import UpscaleConfig
 from pipeline.data import manifest, storage
 from pipeline.data.audit import Claim, damage
 from pipeline.errors import LeaseHeld, UnfoldError
+from pipeline.flow import oversee
 from pipeline.flow.archive import restore_archive
 from pipeline.model.checkpoint import save_safetensors
 from pipeline.model.usrnet import Architecture
@@ -64,6 +65,7 @@ class Bench:
 
     def __init__(self, endpoint: str, bucket: str, folder: Path) -> None:
         self.endpoint, self.folder = endpoint, folder
+        oversee._STARVED_S = 10.0
         self.proxy = FaultProxy(int(endpoint.rpartition(":")[2]))
         os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{self.proxy.port}"
         self.base = f"s3://{bucket}/{uuid4().hex}"

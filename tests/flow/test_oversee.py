@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import LeaseHeld, NotFinished
+from pipeline.flow import cluster
 from pipeline.flow.oversee import Breaker, Overseer, Stop, listening
 from pipeline.records import DONE, FAILED, STOPPED, Outcome
 
@@ -143,3 +144,25 @@ def test_a_manifest_that_cannot_be_written_ends_the_run() -> None:
     with pytest.raises(NotFinished, match=r"the manifest cannot be written \(s3://b/x: refused\); run again"):
         list(overseer().units(flow(ledger, [unrecorded], then=5), ledger))
     assert ledger.stopped.is_set()
+
+
+@pytest.mark.parametrize(("at_work", "ends"), [([], True), (["restore: 1 items for 9 s"], False)])
+def test_a_cluster_too_small_for_its_replicas_and_a_task_ends_the_run(
+    at_work: list[str], ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.flow.oversee._STARVED_S", 0.1)
+    monkeypatch.setattr("pipeline.flow.oversee.ray.get", lambda value, timeout: value)
+    ledger = SimpleNamespace(at_work=SimpleNamespace(remote=lambda: at_work))
+    hangs = (outcomes(None) for _ in iter(lambda: time.sleep(30), 0))
+    with pytest.raises(NotFinished, match="nodes went" if ends else "no unit came out"):
+        next(overseer(stall_seconds=1.5).units(hangs, ledger, lambda: True))
+
+
+def test_crowding_is_a_cluster_that_shrank_below_its_replicas_and_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpus = [0.0]
+    monkeypatch.setattr(cluster, "_cpus", lambda: cpus[0])
+    crowding = cluster.Crowding(cluster.Placement(0.0, 1.0, 2, 2, 2, 0.5, 0.25, 1, 1))
+    seen = []
+    for cpus[0] in (0.0, 1.0, 4.0, 3.0, 2.0, 4.0):
+        seen.append(crowding())
+    assert seen == [False, False, False, False, True, False], "one that has not come up yet is not crowded"
