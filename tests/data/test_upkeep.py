@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import manifest, storage, upkeep
@@ -32,6 +32,7 @@ log = st.lists(
 )
 
 
+@settings(max_examples=20)
 @given(log, st.integers(1, 8), st.integers(2, 20))
 def test_compaction_keeps_what_is_current_and_leaves_few_sorted_parts(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]], small: int, large: int

@@ -16,6 +16,8 @@ from proxy import FaultProxy, Rule
 from pipeline.data import lease, persist, storage
 from pipeline.errors import StorageError
 
+pytestmark = pytest.mark.slow
+
 DATA = bytes(range(256)) * 400
 
 
