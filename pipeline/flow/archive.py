@@ -38,7 +38,7 @@ from pipeline.errors import (
 from pipeline.flow import cluster, graph
 from pipeline.flow.cluster import Placement
 from pipeline.flow.ledger import open_ledger
-from pipeline.flow.oversee import Breaker, Overseer, Stop, listening
+from pipeline.flow.oversee import OF_THE_STORE, Breaker, Overseer, Stop, listening
 from pipeline.flow.verify import forget_altered
 from pipeline.measure.progress import Progress
 from pipeline.measure.summary import Summary
@@ -209,7 +209,7 @@ def _outcomes(
                 raise
             raise NotFinished(f"the run stopped early and can be resumed: {error}") from error
         finally:
-            if overseer.breaker.tripped is not None:
+            if overseer.breaker.tripped in OF_THE_STORE:
                 with suppress(StorageError):  # then the rows stay, as failed by what ended the run
                     upkeep.take_back(config.output, run_id, overseer.breaker.tripped)
     if plan.todo or plan.invalid:

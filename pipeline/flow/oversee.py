@@ -29,16 +29,9 @@ _LOOK_EVERY_S = 0.2
 _STARVED_S = 60.0  # without a unit, after which it is asked whether any can come
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-# Failures that say more of the surroundings than of the item.
-_SURROUNDINGS = {
-    "storage-transient",
-    "storage-denied",
-    "credentials-expired",
-    "worker-crash",
-    "time-limit",
-    "out-of-memory",
-    "internal",
-}
+# Failures that say more of the surroundings than of the item; those of the store say nothing of it.
+OF_THE_STORE = {"storage-transient", "storage-denied", "credentials-expired"}
+_SURROUNDINGS = OF_THE_STORE | {"worker-crash", "time-limit", "out-of-memory", "internal"}
 _HOPELESS = {"credentials-expired"}  # one is enough: the next item's request is signed with the same
 
 
