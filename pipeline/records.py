@@ -170,6 +170,7 @@ class Outcome:
     phase_source: str | None = None
     model_id: str | None = None
     precision: str | None = None
+    backend: str | None = None
     tiles: int | None = None
     seconds_read: float | None = None
     seconds_restore: float | None = None

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from pipeline.config.train import TrainConfig
 from pipeline.config.upscale import UpscaleConfig
 from pipeline.data.catalog import COLUMNS
 from pipeline.errors import ERROR_CODES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("code", ERROR_CODES)
@@ -32,6 +34,11 @@ def keys(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("key", "default"), list(keys(UpscaleConfig)), ids=lambda value: value)
 def test_every_key_stands_with_its_default(key: str, default: str) -> None:
     assert f"| `{key}` | {default} |" in README
+
+
+@pytest.mark.parametrize(("key", "default"), list(keys(TrainConfig)), ids=lambda value: value)
+def test_every_key_of_training_stands_in_its_guide(key: str, default: str) -> None:
+    assert f"| `{key}` | {default} |" in TRAINING
 
 
 @pytest.mark.parametrize("column", COLUMNS)

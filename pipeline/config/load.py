@@ -158,17 +158,18 @@ def _override(model: type[BaseModel], settings: dict[Any, Any], text: str) -> Ke
 
 def _override_value(field: FieldInfo | None, text: str, key: str) -> Any:
     """Parsed as YAML; but where text is wanted, `{stem}_x2` and `2024-01-01` need no quotes."""
-    if not _takes_text(field):
+    if not _takes(field, str):
         return _parse_yaml(text, f"command line: {key}")
     try:
         value = _parse_yaml(text, key)
     except ConfigError:
         return text
-    return value if isinstance(value, (str, type(None))) else text
+    kept = (str, list, type(None)) if _takes(field, list) else (str, type(None))
+    return value if isinstance(value, kept) else text
 
 
-def _takes_text(field: FieldInfo | None) -> bool:
-    def has_text(hint: Any) -> bool:
-        return hint is str or (get_origin(hint) is not list and any(has_text(part) for part in get_args(hint)))
+def _takes(field: FieldInfo | None, kind: type) -> bool:
+    def has(hint: Any) -> bool:
+        return kind in (hint, get_origin(hint)) or any(has(part) for part in get_args(hint))
 
-    return field is not None and has_text(field.annotation)
+    return field is not None and has(field.annotation)

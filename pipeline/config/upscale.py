@@ -32,6 +32,8 @@ class EngineSection(Section):
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """number format of the prior's convolutions; auto takes bf16 where the hardware has it"""
+    compile: Literal["auto", "off", "on"] = "auto"
+    """code of the prior: auto takes oneDNN's fused operators on a CPU, compiles frequent shapes on a GPU"""
     boundary: Literal["smooth", "circular"] = "smooth"
     """smooth extends images to periodic ones; circular is for synthetic, periodic inputs"""
 

@@ -149,6 +149,11 @@ def list_objects(prefix: str, suffixes: Sequence[str] = ()) -> Iterator[tuple[st
             yield uri, facts
 
 
+def filesystem(uri: str) -> tuple[Any, str]:
+    """fsspec's file system for `uri` and the path in it, for libraries that do their own reading."""
+    return _filesystem(absolute(uri))
+
+
 def _filesystem(uri: str) -> tuple[Any, str]:
     """fsspec's file system for `uri` and the path in it; one instance per process and thread."""
     scheme = split_scheme(uri)[0] or "file"

@@ -247,6 +247,7 @@ def _restored(
         software=SOFTWARE,
         weights=weights,
         precision=config.engine.precision,
+        compile=config.engine.compile,
         boundary=config.engine.boundary,
         limits=ReadLimits(config.limits.lr_pixels, config.limits.bytes, config.limits.kernel),
         encoding=_encoding(config),

@@ -82,7 +82,7 @@ def _knock(address: str) -> None:
 
 def unmet(placement: Placement) -> str | None:
     """What the replicas need at least and the cluster does not have now; None when they fit."""
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources = _resources()
     for name, each, keys in (
         ("GPU", placement.gpus, "restore.gpus or restore.replicas.min"),
         ("CPU", placement.cpus, "restore.threads or restore.replicas.min"),
@@ -105,7 +105,7 @@ def place(
     write_tasks: int | None,
 ) -> Placement:
     """Fill in what the config leaves open from what the cluster has now."""
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources = _resources()
     cores = max(1, int(resources.get("CPU", 1)))
     if gpus is None:
         gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
@@ -150,5 +150,34 @@ class Crowding:
 
 
 def _cpus() -> float:
+    return _resources().get("CPU", 0.0)
+
+
+def gpus_for(workers: int, asked: int | None) -> int:
+    """GPUs of one training worker: as asked, else 1 where the cluster has one for each, else 0."""
+    if asked is not None:
+        return asked
+    return int(_resources().get("GPU", 0) >= workers)
+
+
+def threads_for(workers: int) -> int:
+    """CPU threads of one training worker: they share the cores, and none is larger than its machine."""
+    machines = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    cores = int(_resources().get("CPU", 1))
+    return max(1, min(cores // workers, int(max(machines, default=1))))
+
+
+def too_many(workers: int, cpus: float, gpus: int) -> str | None:
+    """What training workers need and the cluster does not have; None when they fit."""
+    for name, each, keys in (("GPU", gpus, "workers.gpus"), ("CPU", cpus, "workers.threads")):
+        needed, there = each * workers, _resources().get(name, 0.0)
+        if needed > there:
+            return (
+                f"{workers} workers need {needed:g} {name}s, the cluster has {there:g}; lower workers.count or {keys}"
+            )
+    return None
+
+
+def _resources() -> dict[str, float]:
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return float(resources.get("CPU", 0))
+    return resources

@@ -50,6 +50,7 @@ class Settings:
     software: str
     weights: bytes
     precision: str
+    compile: str
     boundary: str
     limits: ReadLimits
     encoding: Encoding
@@ -77,7 +78,7 @@ def outcomes(
     ds = _whole_blocks(
         ds,
         Replica,
-        fn_constructor_args=(settings.precision, settings.boundary, placement.threads),
+        fn_constructor_args=(settings.precision, settings.compile, settings.boundary, placement.threads),
         fn_kwargs={"weights": ray.put(settings.weights), "watch": watches["restore"]},
         num_cpus=placement.cpus,
         num_gpus=placement.gpus or None,

@@ -15,7 +15,8 @@ from pipeline.flow.ledger import Watch
 from pipeline.records import Work
 
 if TYPE_CHECKING:
-    from pipeline.model.restore import BoundaryMode, Restorer
+    from pipeline.model.layout import BoundaryMode
+    from pipeline.model.restore import Restorer
 
 
 class Replica:
@@ -25,8 +26,8 @@ class Replica:
     constructor needs an object cannot be restarted once that object is lost.
     """
 
-    def __init__(self, precision: str, boundary: "BoundaryMode", threads: int) -> None:
-        self._precision, self._boundary, self._threads = precision, boundary, threads
+    def __init__(self, precision: str, compile: str, boundary: "BoundaryMode", threads: int) -> None:
+        self._precision, self._compile, self._boundary, self._threads = precision, compile, boundary, threads
         self._loaded: tuple[Restorer, str] | None = None
 
     def __call__(self, unit: pa.Table, weights: "ray.ObjectRef[bytes]", watch: Watch) -> pa.Table:
@@ -48,4 +49,4 @@ class Replica:
 
         torch.set_num_threads(self._threads)
         net = load_usrnet(io.BytesIO(weights))
-        return Restorer(net, precision=self._precision), model_id(net)
+        return Restorer(net, precision=self._precision, compile=self._compile), model_id(net)

@@ -43,9 +43,7 @@ def load_usrnet(source: Source = None, *, name: str | None = None) -> USRNet:
     .safetensors; None loads the weights packaged with Unfold. name: what errors call the source.
     Raises `WeightsError` when it cannot be read, holds pickled code, or does not fit.
     """
-    called, data = _read(source)
-    name = name or called
-    state = _parse(name, data)
+    name, state = _named_tensors(source, name)
     architecture = _architecture(name, state)
     try:
         net = USRNet(architecture)
@@ -55,8 +53,18 @@ def load_usrnet(source: Source = None, *, name: str | None = None) -> USRNet:
     return net.eval().requires_grad_(False)
 
 
+def load_tensors(source: Source, *, name: str | None = None) -> dict[str, Tensor]:
+    """The state dict at `source`, of whatever network; raises `WeightsError` as `load_usrnet` does."""
+    return _named_tensors(source, name)[1]
+
+
 def save_safetensors(state: StateDict, path: PathLike[str] | str, metadata: Mapping[str, str]) -> None:
     """Write `state` (name → real tensor) and string `metadata` as one .safetensors file."""
+    Path(path).write_bytes(safetensors_bytes(state, metadata))
+
+
+def safetensors_bytes(state: StateDict, metadata: Mapping[str, str]) -> bytes:
+    """The .safetensors file of `state` (name → real tensor) and string `metadata`."""
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     pieces, end = [], 0
     names = {dtype: name for name, dtype in _DTYPES.items()}
@@ -66,7 +74,7 @@ def save_safetensors(state: StateDict, path: PathLike[str] | str, metadata: Mapp
         header[key] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": span}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    Path(path).write_bytes(b"".join((len(text).to_bytes(8, "little"), text, *pieces)))
+    return b"".join((len(text).to_bytes(8, "little"), text, *pieces))
 
 
 def model_id(net: USRNet) -> str:
@@ -81,6 +89,11 @@ def model_id(net: USRNet) -> str:
 def packaged_weights() -> bytes:
     """The .safetensors file packaged with Unfold."""
     return (resources.files("pipeline.model") / "weights" / DEFAULT_WEIGHTS).read_bytes()
+
+
+def _named_tensors(source: Source, name: str | None) -> tuple[str, dict[str, Tensor]]:
+    called, data = _read(source)
+    return name or called, _parse(name or called, data)
 
 
 def _read(source: Source) -> tuple[str, bytes]:

@@ -1,44 +1,40 @@
 """Restoring pictures with a USRNet: arrays in, arrays out. The one door to the network.
 
 `Restorer.batch` restores many images of any size, scale and kernel at once and answers for each
-one apart; `restore` is the thin call for a person. What happens to each image:
+one apart; `Restorer.windows` one image of any size in bounded memory; `restore` is the thin call
+for a person. What happens to each image:
 
-    extend   to a smooth periodic image (the data step is circular), to an FFT-friendly size
-    stack    with others of the same scale and size into one batch
-    restore  in fp32, the prior in bf16/fp16 where the hardware has it
-    guard    a result that is not finite is computed once more in fp32, then refused
-    measure  the consistency: does the result, degraded again, give the input?
-    crop     to (h·s, w·s), clamp, round to the input's sample type
+    lay out   cut into overlapping windows where it is too large for one (pipeline.model.layout)
+    extend    each window to a smooth periodic one: the data step is circular
+    stack     with windows of the same scale and shape, from whichever image
+    restore   in fp32, the prior in bf16/fp16 where the hardware has it (pipeline.model.runner)
+    guard     a result that is not finite is computed once more in fp32, then refused
+    measure   the consistency: does the result, degraded again, give the input?
+    blend     the windows, clamp, round to the input's sample type
 
 Knows no file, no table row, no Ray.
 """
 
-import copy
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from pipeline.errors import ItemError
+from pipeline.model.backend import best_precision
+from pipeline.model.layout import BoundaryMode, Layout, lay_out
+from pipeline.model.memory import available_bytes, bytes_per_pixel, memory_for_batches
+from pipeline.model.picture import Canvas, Image, check, quantized
+from pipeline.model.runner import Refused, Result, Runner, Window
 from pipeline.model.usrnet import USRNet
-from pipeline.physics.boundary import extend_periodic
-from pipeline.physics.data_step import Observation, observe, observed_spectrum
-from pipeline.physics.fourier import Shape
 from pipeline.records import Degradation
 
-Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-BoundaryMode = Literal["smooth", "circular"]
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-# The prior sees far, but what a border ramp changes fades within a few pixels beyond the kernel.
-_MARGIN_LR = 8
+LEAST_PIXELS = 2**16  # HR pixels of a window; with less, memory is not the trouble
+_STRIP_SHARE = 2  # the full-width strip of `windows` may hold so many windows' worth of pixels
 
 
 @dataclass(frozen=True)
@@ -46,31 +42,35 @@ class Restored:
     """One result. image: (h·s, w·s[, 3]) in the input's dtype.
 
     consistency_rms_255: RMS of (degraded result - input) in grey levels, a kernel radius inside
-    the border; near sigma when kernel, phase and restoration are right. tiles: windows used.
+    the border; near sigma when kernel, phase and restoration are right. precision: of the prior;
+    fp32 if any window had to be computed again. backend: the code it ran by. tiles: windows used.
     """
 
     image: Image
     consistency_rms_255: float
     precision: str
+    backend: str
     tiles: int = 1
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One image made ready: lr (3, h, w) in [0, 1] and the shape it is extended to."""
+class Source(Protocol):
+    """An image that is read in parts. shape: (h, w) or (h, w, 3); dtype: uint8 or uint16."""
 
-    index: int
-    lr: Tensor
-    degradation: Degradation
-    shape: Shape
-    source: Image
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def read(self, y0: int, y1: int, x0: int, x1: int) -> Image:
+        """Pixels [y0, y1) × [x0, x1), as (rows, columns[, 3])."""
+        ...
 
 
 class Restorer:
     """A USRNet ready to work on one device.
 
     precision: auto, fp32, bf16 or fp16, of the prior's convolutions; FFT and data step stay fp32.
-    memory: HR pixels restored together in one batch.
+    compile: auto, off or on (pipeline.model.backend). memory: bytes that one batch may take; None
+    asks the device. Where memory runs out all the same, batches are halved, then windows.
     """
 
     def __init__(
@@ -78,15 +78,22 @@ class Restorer:
         net: USRNet,
         *,
         precision: str = "auto",
+        compile: str = "auto",
+        memory: int | None = None,
         device: torch.device | str | None = None,
-        memory: int = 2_000_000,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.precision = best_precision(self.device) if precision == "auto" else precision
-        self.memory = memory
-        self._exact = _on_device(net, self.device, torch.float32)
-        self._fast = _on_device(net, self.device, PRECISIONS[self.precision])
+        self._runner = Runner(net, self.device, self.precision, compile)
+        each = bytes_per_pixel(net.architecture, self.precision)
+        self.most_pixels = max(LEAST_PIXELS, (memory or memory_for_batches(self.device)) // each)
 
+    @property
+    def backend(self) -> str:
+        """The code that the prior runs by: onednn, eager or compiled."""
+        return self._runner.backend
+
+    @torch.inference_mode()
     def batch(
         self,
         images: Sequence[Image],
@@ -99,63 +106,122 @@ class Restorer:
         `circular` for synthetic ones degraded with wrap-around. Results in the order of `images`.
         """
         results: dict[int, Restored | ItemError] = {}
-        groups: dict[tuple[int, Shape], list[_Task]] = defaultdict(list)
-        for index, (image, degradation) in enumerate(zip(images, degradations, strict=True)):
-            try:
-                task = _prepare(index, image, degradation, boundary)
-            except ItemError as error:
-                results[index] = error
-            else:
-                groups[degradation.scale, task.shape].append(task)
-        for (scale, shape), tasks in groups.items():
-            most = max(1, self.memory // (shape[0] * shape[1] * scale**2))
-            for start in range(0, len(tasks), most):
-                results.update(self._within_memory(tasks[start : start + most]))
-        return [results[index] for index in range(len(images))]
-
-    def _within_memory(self, tasks: list[_Task]) -> Iterator[tuple[int, Restored | ItemError]]:
-        """Restore tasks of one scale and shape together; where memory runs out, in halves."""
-        try:
-            restored = self._together(tasks)
-        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-            if not _ran_out_of_memory(error):
-                raise
-            restored = None
-        if restored is not None:
-            yield from restored
-        elif len(tasks) == 1:
-            h, w = tasks[0].lr.shape[-2:]
-            yield tasks[0].index, ItemError("out-of-memory", f"no memory for an LR image of {w}×{h} pixels")
-        else:
-            half = len(tasks) // 2
-            yield from self._within_memory(tasks[:half])
-            yield from self._within_memory(tasks[half:])
+        todo, most_pixels = list(range(len(images))), self.most_pixels
+        while todo:
+            results |= self._attempt({n: (images[n], degradations[n]) for n in todo}, boundary, most_pixels)
+            most_pixels //= 2
+            smaller = boundary == "smooth" and most_pixels >= LEAST_PIXELS
+            todo = [n for n in todo if smaller and _lacked_memory(results[n])]
+        return [results[n] for n in range(len(images))]
 
     @torch.inference_mode()
-    def _together(self, tasks: list[_Task]) -> list[tuple[int, Restored | ItemError]]:
-        lr = torch.stack([extend_periodic(task.lr, *task.shape) for task in tasks]).to(self.device)
-        scale = tasks[0].degradation.scale
-        seen = observe(lr, _stacked_kernels(tasks).to(self.device), scale)
-        sigma = torch.tensor([task.degradation.sigma / 255 for task in tasks], device=self.device)
-        sr = self._fast.unfold(lr, seen, sigma.view(-1, 1, 1, 1))
-        bad = _is_bad(sr)
-        again = bad.clone()
-        if bad.any() and self.precision != "fp32":
-            sr[bad] = self._exact.unfold(lr[bad], _subset(seen, bad), sigma[bad].view(-1, 1, 1, 1))
-            bad &= _is_bad(sr)
-        residual = torch.fft.irfft2(observed_spectrum(sr, seen) - seen.Y, s=lr.shape[-2:])
-        used = ["fp32" if computed_again else self.precision for computed_again in again.tolist()]
-        return [
-            (task.index, _refused(task) if bad[n] else self._finish(task, sr[n], residual[n], used[n]))
-            for n, task in enumerate(tasks)
-        ]
+    def windows(self, source: Source, degradation: Degradation) -> Iterator[tuple[int, int, Image]]:
+        """Restore an image of any size in bounded memory: (y, x, tile) from top to bottom.
 
-    def _finish(self, task: _Task, sr: Tensor, residual: Tensor, precision: str) -> Restored:
-        h, w = task.lr.shape[-2:]
-        scale = task.degradation.scale
-        inside = _interior(residual[:, :h, :w], task.degradation)
-        rms = 255 * float(inside.square().mean().sqrt())
-        return Restored(_quantize(sr[:, : h * scale, : w * scale], task.source), rms, precision)
+        Tiles are whole rows of the result, (rows, w·s[, 3]) in the source's dtype, each below the
+        one before. Raises `ItemError`; tiles that came before it are good.
+        """
+        check(source.shape, source.dtype)
+        h, w, s = source.shape[0], source.shape[1], degradation.scale
+        most_rows = self.most_pixels * _STRIP_SHARE // (w * s * s)
+        layout = lay_out((h, w), degradation, "smooth", self.most_pixels, most_rows=most_rows)
+        canvas = Canvas(max(rows.stop - rows.start for rows in layout.rows) * s, w * s)
+        for row, rows in enumerate(layout.rows):
+            for result in self._runner.stream(self._row_of_batches(source, degradation, layout, row)):
+                if isinstance(result, Refused):
+                    raise result.error
+                _blend(result, canvas, top=rows.start)
+            below = layout.rows[row + 1].start if row + 1 < len(layout.rows) else h
+            finished = canvas.take_rows((below - rows.start) * s)
+            yield rows.start * s, 0, quantized(finished, source.dtype, gray=len(source.shape) == 2)
+
+    def _attempt(
+        self, pairs: dict[int, tuple[Image, Degradation]], boundary: BoundaryMode, most_pixels: int
+    ) -> dict[int, Restored | ItemError]:
+        """Restore numbered images with windows of at most `most_pixels`; by number the result, or why not."""
+        results: dict[int, Restored | ItemError] = {}
+        pictures: dict[int, _Picture] = {}
+        groups: dict[tuple[int, tuple[int, int]], list[Window]] = defaultdict(list)
+        for n, (image, degradation) in pairs.items():
+            try:
+                check(image.shape, image.dtype)
+                layout = self._lay_out(image, degradation, boundary, most_pixels)
+            except ItemError as error:
+                results[n] = error
+            else:
+                pictures[n] = _Picture(image, layout)
+                groups[layout.scale, layout.shape] += _cut(n, image, degradation, layout)
+        batches = (batch for windows in groups.values() for batch in _batches(windows, most_pixels))
+        for result in self._runner.stream(batches):
+            n = result.window.image
+            if isinstance(result, Refused):
+                results.setdefault(n, result.error)
+            elif pictures[n].add(result) and n not in results:
+                results[n] = pictures.pop(n).finished(self.backend)
+        return results
+
+    def _lay_out(self, image: Image, degradation: Degradation, boundary: BoundaryMode, most_pixels: int) -> Layout:
+        few_shapes = self.device.type == "cuda"
+        h, w = image.shape[:2]
+        layout = lay_out((h, w), degradation, boundary, most_pixels, few_shapes=few_shapes)
+        (kh, kw), s = degradation.kernel.shape, degradation.scale
+        if kh > layout.shape[0] * s or kw > layout.shape[1] * s:
+            raise ItemError("bad-kernel", f"the kernel ({kh}×{kw}) is larger than the result; use boundary smooth")
+        needed = h * w * s * s * 3 * (4 + image.itemsize)
+        if needed > 2**30 and needed > (there := available_bytes()):
+            sizes = f"{w * s}×{h * s} pixels need {needed / 2**30:.0f} GiB of main memory, {there / 2**30:.0f} are free"
+            raise ItemError("out-of-memory", f"a result of {sizes}")
+        return layout
+
+    def _row_of_batches(
+        self, source: Source, degradation: Degradation, layout: Layout, row: int
+    ) -> Iterator[list[Window]]:
+        rows, lr_shape = layout.rows[row], (source.shape[0], source.shape[1])
+        together = _most_windows(layout, self.most_pixels)
+        for first in range(0, len(layout.columns), together):
+            numbered = list(enumerate(layout.columns))[first : first + together]
+            yield [
+                Window(0, row, column, layout, source.read(rows.start, rows.stop, span.start, span.stop), lr_shape,
+                       degradation)
+                for column, span in numbered
+            ]  # fmt: skip
+
+
+class _Picture:
+    """A result in the making: the windows it still waits for and what they gave so far."""
+
+    def __init__(self, image: Image, layout: Layout) -> None:
+        self._image, self._layout = image, layout
+        self._waits_for = layout.tiles
+        self._canvas: Canvas | None = None
+        self._whole: Image | None = None
+        self._squares, self._count = 0.0, 0
+        self._precisions: set[str] = set()
+
+    def add(self, result: Result) -> bool:
+        """Take one window's result; True when it was the last."""
+        self._waits_for -= 1
+        self._squares += result.squares
+        self._count += result.count
+        self._precisions.add(result.precision)
+        if self._layout.tiles == 1:
+            self._whole = quantized(result.sr, self._image.dtype, self._image.ndim == 2)
+        else:
+            self._canvas = self._canvas or self._blank()
+            _blend(result, self._canvas)
+        return self._waits_for == 0
+
+    def finished(self, backend: str) -> Restored:
+        if self._canvas is not None:
+            self._whole = quantized(self._canvas.pixels, self._image.dtype, self._image.ndim == 2)
+        assert self._whole is not None
+        rms = 255 * math.sqrt(self._squares / max(1, self._count))
+        precision = "fp32" if "fp32" in self._precisions else next(iter(self._precisions))
+        return Restored(self._whole, rms, precision, backend, self._layout.tiles)
+
+    def _blank(self) -> Canvas:
+        h, w = self._image.shape[:2]
+        return Canvas(h * self._layout.scale, w * self._layout.scale)
 
 
 def restore(
@@ -179,103 +245,32 @@ def restore(
     return restored
 
 
-def best_precision(device: torch.device) -> str:
-    """bf16 where the hardware multiplies it natively, fp16 on older GPUs, else fp32."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
-
-
-def working_shape(lr_shape: Shape, degradation: Degradation, boundary: BoundaryMode) -> Shape:
-    """The LR size an image is extended to: room for the kernel, HR a multiple of 8, quick to transform."""
-    if boundary == "circular":
-        return lr_shape
-    h, w = lr_shape
-    kh, kw = degradation.kernel.shape
-    scale = degradation.scale
-    return _extended(h, kh, scale), _extended(w, kw, scale)
-
-
-def _extended(n: int, kernel_width: int, scale: int) -> int:
-    n += _MARGIN_LR + math.ceil(kernel_width / scale)
-    while (n * scale) % 8 or not _is_fft_friendly(n):
-        n += 1
-    return n
-
-
-def _is_fft_friendly(n: int) -> bool:
-    for prime in (2, 3, 5):
-        while n % prime == 0:
-            n //= prime
-    return n == 1
-
-
-def _prepare(index: int, image: Image, degradation: Degradation, boundary: BoundaryMode) -> _Task:
-    if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-        raise ItemError(
-            "unsupported-mode",
-            f"an image must be (h, w, 3) or (h, w) uint8 or uint16, not {image.shape} {image.dtype}",
-        )
-    if image.size == 0:
-        raise ItemError("corrupt-image", f"the image has no pixels: {image.shape}")
+def _cut(n: int, image: Image, degradation: Degradation, layout: Layout) -> Iterator[Window]:
+    """The windows of an image; views, no copies."""
     lr_shape = (image.shape[0], image.shape[1])
-    shape = working_shape(lr_shape, degradation, boundary)
-    kh, kw = degradation.kernel.shape
-    if kh > shape[0] * degradation.scale or kw > shape[1] * degradation.scale:
-        raise ItemError("bad-kernel", f"the kernel ({kh}×{kw}) is larger than the result; use boundary smooth")
-    unit = torch.from_numpy(image.astype(np.float32)) / float(np.iinfo(image.dtype).max)
-    lr = unit.permute(2, 0, 1) if image.ndim == 3 else unit.expand(3, -1, -1)
-    return _Task(index, lr, degradation, shape, image)
+    for row, rows in enumerate(layout.rows):
+        for column, columns in enumerate(layout.columns):
+            lr = image[rows.start : rows.stop, columns.start : columns.stop]
+            yield Window(n, row, column, layout, lr, lr_shape, degradation)
 
 
-def _stacked_kernels(tasks: list[_Task]) -> Tensor:
-    """Kernels of different sizes embedded in the largest, origins (n//2) on top of each other."""
-    kernels = [task.degradation.kernel for task in tasks]
-    kh, kw = (max(k.shape[axis] for k in kernels) for axis in (0, 1))
-    stacked = np.zeros((len(kernels), 1, kh, kw), np.float32)
-    for n, k in enumerate(kernels):
-        top, left = kh // 2 - k.shape[0] // 2, kw // 2 - k.shape[1] // 2
-        stacked[n, 0, top : top + k.shape[0], left : left + k.shape[1]] = k
-    return torch.from_numpy(stacked)
+def _blend(result: Result, canvas: Canvas, top: int = 0) -> None:
+    """Add a window's share to a canvas whose first row is the image's LR row `top`."""
+    window, layout = result.window, result.window.layout
+    weight = layout.row_weights[window.row][:, None] * layout.column_weights[window.column]
+    y, x = (window.rows.start - top) * layout.scale, window.columns.start * layout.scale
+    canvas.add(result.sr, y, x, weight)
 
 
-def _is_bad(sr: Tensor) -> Tensor:
-    """(N,) bool: not finite, or so far out of [0, 1] that it is no picture."""
-    flat = sr.flatten(1)
-    return ~torch.isfinite(flat).all(dim=1) | (flat.abs().amax(dim=1) > 100)
+def _batches(windows: list[Window], most_pixels: int) -> Iterator[list[Window]]:
+    together = _most_windows(windows[0].layout, most_pixels)
+    for first in range(0, len(windows), together):
+        yield windows[first : first + together]
 
 
-def _subset(seen: Observation, which: Tensor) -> Observation:
-    return Observation(seen.K[which], seen.power[which], seen.Y[which], seen.lr_shape, seen.scale)
+def _most_windows(layout: Layout, most_pixels: int) -> int:
+    return max(1, most_pixels // (layout.shape[0] * layout.shape[1] * layout.scale**2))
 
 
-def _refused(task: _Task) -> ItemError:
-    sigma = task.degradation.sigma
-    return ItemError("bad-result", f"the result is not a finite picture, even in fp32 (sigma {sigma:g})")
-
-
-def _interior(residual: Tensor, degradation: Degradation) -> Tensor:
-    """A kernel radius inside the border, where the extension has no say; all of a very small image."""
-    dy, dx = (math.ceil(n // 2 / degradation.scale) for n in degradation.kernel.shape)
-    inside = residual[..., dy : residual.shape[-2] - dy, dx : residual.shape[-1] - dx]
-    return inside if inside.numel() else residual
-
-
-def _quantize(sr: Tensor, source: Image) -> Image:
-    """(3, H, W) float → (H, W[, 3]) in the dtype of `source`; a gray source gets the channel mean."""
-    picture = sr.mean(dim=0) if source.ndim == 2 else sr.permute(1, 2, 0)
-    peak = int(np.iinfo(source.dtype).max)
-    levels = picture.clamp(0, 1).mul(peak).round().cpu().numpy()
-    quantized: Any = levels.astype(source.dtype)
-    return np.asarray(quantized)
-
-
-def _on_device(net: USRNet, device: torch.device, prior_dtype: torch.dtype) -> USRNet:
-    net = copy.deepcopy(net).float().eval().requires_grad_(False).to(device)
-    net.p.to(prior_dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return net
-
-
-def _ran_out_of_memory(error: BaseException) -> bool:
-    """torch reports the CPU allocator's failure as a plain RuntimeError."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+def _lacked_memory(result: Restored | ItemError) -> bool:
+    return isinstance(result, ItemError) and result.code == "out-of-memory"

@@ -9,6 +9,7 @@ Zhang, Van Gool, Timofte: Deep Unfolding Network for Image Super-Resolution, CVP
 The FFT runs in the input's precision, the prior in that of its weights.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ from torch.nn import functional as F
 
 from pipeline.model.prior import ResUNet
 from pipeline.physics.data_step import Observation, data_step, observe
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,17 @@ class USRNet(nn.Module):
         kernel, sigma = kernel.to(lr.dtype), sigma.to(lr.dtype).reshape(-1, 1, 1, 1)
         return self.unfold(lr, observe(lr, kernel, int(scale)), sigma)
 
-    def unfold(self, lr: Tensor, seen: Observation, sigma: Tensor) -> Tensor:
-        """`forward` for an image whose `Observation` is at hand. sigma: (N, 1, 1, 1)."""
+    def unfold(self, lr: Tensor, seen: Observation, sigma: Tensor, denoise: Denoise | None = None) -> Tensor:
+        """`forward` for an image whose `Observation` is at hand. sigma: (N, 1, 1, 1).
+
+        denoise: (z, β) → x, another way to compute the prior than `self.denoise`.
+        """
+        denoise = denoise or self.denoise
         alphas, betas = self.hyper_parameters(sigma, seen.scale)
         x = F.interpolate(lr, scale_factor=seen.scale, mode="nearest")
         for alpha, beta in zip(alphas, betas, strict=True):
             z = data_step(x, seen, alpha)
-            x = self.denoise(z, beta)
+            x = denoise(z, beta)
         return x
 
     def hyper_parameters(self, sigma: Tensor, scale: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

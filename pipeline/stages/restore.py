@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ItemError
-from pipeline.model.restore import BoundaryMode, Restored, Restorer
+from pipeline.model.layout import BoundaryMode
+from pipeline.model.restore import Restored, Restorer
 from pipeline.physics.resample import upscale_bicubic
 from pipeline.records import Picture, Work
 from pipeline.stages.guard import fail
@@ -64,6 +65,7 @@ def _finish(work: Work, result: Restored | Exception, model_id: str, seconds: fl
         sr_width=width,
         model_id=model_id,
         precision=result.precision,
+        backend=result.backend,
         tiles=result.tiles,
         consistency_rms_255=result.consistency_rms_255,
         seconds_restore=seconds,

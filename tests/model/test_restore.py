@@ -1,12 +1,16 @@
 """The Restorer: any mixture of images, one answer each."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
 from pipeline.errors import ItemError
-from pipeline.model.restore import Restored, Restorer, best_precision, restore, working_shape
-from pipeline.model.usrnet import Architecture, USRNet
+from pipeline.model.backend import Denoiser, best_precision
+from pipeline.model.restore import Restored, Restorer, restore
+from pipeline.model.runner import Runner, Window, _Launched
+from pipeline.model.usrnet import TINY, Architecture, USRNet
 from pipeline.physics.degradation import degrade
 from pipeline.physics.kernels import parse_kernel
 from pipeline.records import Degradation
@@ -116,8 +120,9 @@ def test_what_overflows_in_half_precision_is_computed_again_in_fp32(
 ) -> None:
     image, degradation = pair(16, 16, 2)
     restorer = Restorer(net, precision="bf16")
-    plain = restorer._fast.unfold
-    monkeypatch.setattr(restorer._fast, "unfold", lambda *args: plain(*args) * float("inf"))
+    plain = restorer._runner._fast
+    monkeypatch.setattr(restorer._runner, "_fast", lambda z, beta: plain(z, beta) * float("inf"))
+    monkeypatch.setattr(Runner, "backend", "onednn")
     (result,) = restorer.batch([image], [degradation])
     (exact,) = Restorer(net, precision="fp32").batch([image], [degradation])
     assert isinstance(result, Restored)
@@ -128,49 +133,131 @@ def test_what_overflows_in_half_precision_is_computed_again_in_fp32(
 
 def test_out_of_memory_halves_the_batch_and_goes_on(net: USRNet, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = [pair(16, 16, 2, seed=n) for n in range(5)]
-    restorer = Restorer(net, precision="fp32")
-    expected = images_of(restorer.batch(*map(list, zip(*cases, strict=True))))
-    whole = restorer._together
-
-    def room_for_two(tasks: list) -> list:
-        if len(tasks) > 2:
-            raise torch.OutOfMemoryError("pretended")
-        return whole(tasks)
-
-    monkeypatch.setattr(restorer, "_together", room_for_two)
+    expected = images_of(Restorer(net, precision="fp32").batch(*map(list, zip(*cases, strict=True))))
+    restorer = with_room_for(monkeypatch, net, lambda windows: len(windows) <= 2)
     results = images_of(restorer.batch(*map(list, zip(*cases, strict=True))))
     assert len(results) == 5
-    assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(results, expected, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(results, expected, strict=True))
 
 
-def test_no_memory_even_for_one_is_that_items_failure(net: USRNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    image, degradation = pair(16, 16, 2)
-    restorer = Restorer(net)
-
-    def no_room(tasks: list) -> list:
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
-
-    monkeypatch.setattr(restorer, "_together", no_room)
+def test_out_of_memory_for_a_whole_image_tries_smaller_windows(net: USRNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, degradation = pair(150, 300, 2)
+    restorer = with_room_for(monkeypatch, net, lambda windows: windows[0].lr.shape[1] < 200)
     (result,) = restorer.batch([image], [degradation])
+    assert isinstance(result, Restored)
+    assert result.tiles > 1
+    (whole,) = restore(net, [image], [degradation], precision="fp32")
+    assert nearly_equal(result.image, whole)
+
+
+def test_no_memory_at_all_fails_that_image_alone(net: USRNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    restorer = with_room_for(monkeypatch, net, lambda windows: windows[0].lr.shape[0] < 30)
+    small, large = pair(16, 16, 2), pair(40, 40, 2)
+    first, second = restorer.batch([small[0], large[0]], [small[1], large[1]])
+    assert isinstance(first, Restored)
+    assert isinstance(second, ItemError)
+    assert second.code == "out-of-memory"
+
+
+def test_a_result_larger_than_the_main_memory_is_refused_before_the_work(net: USRNet) -> None:
+    endless = np.lib.stride_tricks.as_strided(np.zeros(3, np.uint8), (10**6, 10**6, 3), (0, 0, 1))
+    (result,) = Restorer(net).batch([endless], [Degradation(np.ones((3, 3)), 4, 0)])
     assert isinstance(result, ItemError)
     assert result.code == "out-of-memory"
+    assert "4000000×4000000" in str(result)
 
 
-@pytest.mark.parametrize("scale", [1, 2, 3, 4, 5, 7])
-def test_working_shapes_leave_room_and_suit_the_fft_and_the_prior(scale: int) -> None:
-    for n in (1, 17, 100, 333):
-        for width in (1, 25, 70):
-            degradation = Degradation(np.ones((width, width)), scale, 0)
-            (h, w) = working_shape((n, n), degradation, "smooth")
-            assert h == w > n
-            assert h * scale >= width
-            assert h * scale % 8 == 0
-            rest = h
-            for prime in (2, 3, 5):
-                while rest % prime == 0:
-                    rest //= prime
-            assert rest == 1
-            assert working_shape((n, n), degradation, "circular") == (n, n)
+def with_room_for(monkeypatch: pytest.MonkeyPatch, net: USRNet, fits: Callable[[list[Window]], bool]) -> Restorer:
+    """A Restorer whose device runs out of memory for batches that do not fit."""
+    launch = Runner._launch
+
+    def limited(self: Runner, windows: list[Window]) -> _Launched:
+        if not fits(windows):
+            raise torch.OutOfMemoryError
+        return launch(self, windows)
+
+    monkeypatch.setattr(Runner, "_launch", limited)
+    return Restorer(net, precision="fp32")
+
+
+def nearly_equal(a: np.ndarray, b: np.ndarray) -> bool:
+    """Within 3 grey levels, 0.2 in the mean: a window's border is extended otherwise than the image's."""
+    error = np.abs(a.astype(int) - b)
+    return bool(error.max() <= 3 and error.mean() < 0.2)
+
+
+class InMemory:
+    """An image as `windows` reads it; notes how many pixels were held at once."""
+
+    def __init__(self, image: np.ndarray) -> None:
+        self._image = image
+        self.shape, self.dtype = image.shape, image.dtype
+        self.most = 0
+
+    def read(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        self.most = max(self.most, (y1 - y0) * (x1 - x0))
+        return self._image[y0:y1, x0:x1]
+
+
+@pytest.mark.parametrize(("h", "w", "scale"), [(300, 140, 2), (90, 400, 3), (40, 40, 4), (260, 260, 1)])
+@pytest.mark.parametrize("gray", [False, True])
+def test_windows_from_top_to_bottom_are_the_whole_picture(net: USRNet, h: int, w: int, scale: int, gray: bool) -> None:
+    image, degradation = pair(h, w, scale)
+    image = image[:, :, 0] if gray else image
+    source = InMemory(image)
+    restorer = Restorer(net, precision="fp32", memory=1)  # the least there is: 65,536 HR pixels
+    rows, bottom = [], 0
+    for y, x, tile in restorer.windows(source, degradation):
+        assert (y, x) == (bottom, 0)
+        assert tile.dtype == image.dtype
+        bottom += len(tile)
+        rows.append(tile)
+    (whole,) = restore(net, [image], [degradation], precision="fp32")
+    assert nearly_equal(np.concatenate(rows), whole)
+    assert source.most * scale**2 <= 2**16
+
+
+def test_tiles_batched_with_other_images_give_what_the_whole_image_gives(net: USRNet) -> None:
+    cases = [pair(180, 300, 2), pair(33, 17, 3, "disk(2)"), pair(400, 90, 2, "motion(9, 30)", 1), pair(24, 24, 1)]
+    tiled = Restorer(net, precision="fp32", memory=1).batch(*map(list, zip(*cases, strict=True)))
+    whole = Restorer(net, precision="fp32").batch(*map(list, zip(*cases, strict=True)))
+    assert [r.tiles > 1 for r in tiled if isinstance(r, Restored)] == [True, False, True, False]
+    for a, b in zip(tiled, whole, strict=True):
+        assert isinstance(a, Restored)
+        assert isinstance(b, Restored)
+        assert nearly_equal(a.image, b.image)
+        assert a.consistency_rms_255 == pytest.approx(b.consistency_rms_255, rel=0.05)
+
+
+def test_precision_and_code_are_told(net: USRNet) -> None:
+    image, degradation = pair(16, 16, 2)
+    for compile, backend in (("auto", "onednn"), ("off", "eager")):
+        (result,) = Restorer(net, precision="bf16", compile=compile).batch([image], [degradation])
+        assert isinstance(result, Restored)
+        assert (result.precision, result.backend) == ("bf16", backend)
+
+
+@pytest.mark.slow
+def test_compiled_code_gives_the_same_picture(net: USRNet) -> None:
+    image, degradation = pair(24, 24, 2)
+    results = [Restorer(net, precision="fp32", compile=c).batch([image], [degradation])[0] for c in ("on", "off")]
+    compiled, plain = (r for r in results if isinstance(r, Restored))
+    assert compiled.backend == "compiled"
+    assert np.abs(compiled.image.astype(int) - plain.image).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(64, 40), (50, 37), (8, 8)])
+@pytest.mark.parametrize("architecture", [TINY, Architecture(2, 8, (8, 24, 40, 16), 1)])
+def test_onednns_prior_is_the_prior(architecture: Architecture, size: tuple[int, int]) -> None:
+    torch.manual_seed(1)
+    net = USRNet(architecture).eval()
+    z, beta = torch.rand(2, 3, *size), torch.tensor([0.1, 0.3]).view(2, 1, 1, 1)
+    with torch.inference_mode():
+        expected = net.denoise(z, beta)
+        fused, fused16 = (Denoiser(net.p, torch.device("cpu"), precision) for precision in ("fp32", "bf16"))
+        assert fused.name == "onednn"
+        assert (fused(z, beta) - expected).abs().max() < 1e-5 * expected.abs().max()
+        assert (fused16(z, beta) - expected).abs().max() < 0.03 * expected.abs().max()
 
 
 def test_bf16_is_close_to_fp32(net: USRNet) -> None:

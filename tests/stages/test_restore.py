@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ItemError
-from pipeline.model.restore import BoundaryMode, Restored, Restorer
+from pipeline.model.layout import BoundaryMode
+from pipeline.model.restore import Restored, Restorer
 from pipeline.model.usrnet import Architecture
 from pipeline.records import FAILED, Degradation, Item, Outcome, Picture, Work
 from pipeline.stages.restore import restore
@@ -65,7 +66,7 @@ class Choosy:
     ) -> list[Restored | ItemError]:
         if any(image.shape[0] == 7 for image in images):
             raise ArithmeticError("seven")
-        return [Restored(image.repeat(2, 0).repeat(2, 1), 0.0, "fp32") for image in images]
+        return [Restored(image.repeat(2, 0).repeat(2, 1), 0.0, "fp32", "eager") for image in images]
 
 
 def test_an_unforeseen_error_is_pinned_on_the_item_that_causes_it() -> None:

@@ -1,17 +1,17 @@
 """The training loop: it learns, it repeats itself, and a break leaves no trace."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from pipeline.errors import ConfigError
 from pipeline.model.usrnet import TINY, Architecture, USRNet
 from pipeline.physics.fourier import blur, decimate
 from pipeline.physics.kernels import parse_kernel
-from pipeline.training.loop import Progress, Recipe, Training, initial_usrnet, validation_pairs
-from pipeline.training.pairs import SCALES, Photograph
+from pipeline.training.loop import Progress, Training, initial_usrnet, validation_pairs
+from pipeline.training.pairs import Photograph, Source
+from pipeline.training.recipe import Degradations, Gan, Recipe
 
 SMALL = Architecture(iterations=1, hidden=4, widths=(4, 4, 4, 4), blocks=1)
 RECIPE = Recipe(steps=6, batch=2, patch=48, learning_rate=1e-3, warmup=2, seed=7)
@@ -29,6 +29,12 @@ PHOTOGRAPHS = [photograph(), photograph(70, 120)[::-1]]
 
 def new_training(recipe: Recipe = RECIPE) -> Training:
     return Training(initial_usrnet(SMALL, seed=0), recipe)
+
+
+def run(training: Training, *, every: int = 1, **more: object) -> list[Progress]:
+    """All lines of progress after the one before the first step."""
+    lines = list(training.run(Source(PHOTOGRAPHS, training.recipe), every=every, **more))
+    return lines[lines[0].step == 0 :]
 
 
 def losses(progress: list[Progress]) -> list[float]:
@@ -73,67 +79,86 @@ def test_the_loss_falls_when_one_batch_is_learned_by_heart() -> None:
     """From the default initialisation, which knows nothing of images."""
     torch.manual_seed(0)
     training = Training(USRNet(SMALL), Recipe(steps=30, learning_rate=1e-2, warmup=1))
-    fixed = validation_pairs(PHOTOGRAPHS, batch=2, patch=48)[1]
-    loss = [training._update(fixed) for _ in range(training.recipe.steps)]
-    assert loss[-1] < 0.4 * loss[0]
+    fixed = validation_pairs(PHOTOGRAPHS, RECIPE, batch=2)[1]
+    before = float(training.gradients(fixed)[0]["loss"])
+    for _ in range(training.recipe.steps):
+        training.update(fixed)
+    assert float(training.gradients(fixed)[0]["loss"]) < 0.4 * before
 
 
 def test_training_is_decided_by_its_recipe_alone() -> None:
-    first, second = (list(new_training().run(PHOTOGRAPHS, [], every=1)) for _ in range(2))
+    first, second = (run(new_training()) for _ in range(2))
     assert losses(first) == losses(second)
-    other = list(new_training(Recipe(**{**vars(RECIPE), "seed": 8})).run(PHOTOGRAPHS, [], every=1))
+    other = run(new_training(Recipe(**{**vars(RECIPE), "seed": 8})))
     assert losses(first) != losses(other)
 
 
-def test_a_break_leaves_no_trace(tmp_path: Path) -> None:
-    whole = new_training()
-    unbroken = list(whole.run(PHOTOGRAPHS, [], every=1))
+@pytest.mark.parametrize("gan", [None, Gan(width=4, learning_rate=1e-3)], ids=["l1", "gan"])
+def test_a_break_leaves_no_trace(gan: Gan | None) -> None:
+    recipe = Recipe(**{**vars(RECIPE), "gan": gan})
+    whole = new_training(recipe)
+    unbroken = run(whole, every=2)
 
-    before = new_training()
-    first = list(before.run(PHOTOGRAPHS, [], every=1, checkpoint=tmp_path / "state.pt", until=lambda: before.step == 3))
-    after = Training(initial_usrnet(SMALL, seed=99), RECIPE)
-    after.restore(tmp_path / "state.pt")
-    second = list(after.run(PHOTOGRAPHS, [], every=1))
+    before = new_training(recipe)
+    first = run(before, every=2, until=lambda: before.step == 3)
+    after = Training(initial_usrnet(SMALL, seed=99), recipe)
+    assert after.restore(before.state()) == []
+    second = run(after, every=2)
 
-    assert [line.step for line in first + second] == [1, 2, 3, 4, 5, 6]
-    assert losses(first + second) == losses(unbroken)
+    assert [line.step for line in first + second] == [2, 4, 6]
+    assert [line.losses for line in first + second] == [line.losses for line in unbroken]
+    assert after.history == whole.history
     for key, tensor in whole.averaged().state_dict().items():
         assert torch.equal(tensor, after.averaged().state_dict()[key])
 
 
-def test_the_state_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    training = new_training()
-    list(training.run(PHOTOGRAPHS, [], every=4, checkpoint=tmp_path / "state.pt"))
-    assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
-    again = new_training()
-    again.restore(tmp_path / "state.pt")
-    assert again.step == RECIPE.steps
+def test_what_changed_in_the_recipe_is_told_when_it_goes_on() -> None:
+    state = new_training().state()
+    assert new_training(Recipe(**{**vars(RECIPE), "steps": 9})).restore(state) == ["steps: 6 -> 9"]
+    known = Degradations(scales=(2,), sigma_max=5)
+    assert new_training(Recipe(**{**vars(RECIPE), "degradations": known})).restore(state) == [
+        "degradations.scales: (1, 2, 3, 4) -> (2,)",
+        "degradations.sigma_max: 25.0 -> 5",
+    ]
+
+
+def test_the_state_of_another_network_or_phase_is_refused() -> None:
+    other = Training(initial_usrnet(Architecture(2, 4, (4, 4, 4, 4), 1), seed=0), RECIPE)
+    with pytest.raises(ConfigError, match="another network"):
+        other.restore(new_training().state())
+    with pytest.raises(ConfigError, match="holds an L1 training"):
+        new_training(Recipe(**{**vars(RECIPE), "gan": Gan(width=4)})).restore(new_training().state())
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_is_never_kept() -> None:
+    training = new_training(Recipe(**{**vars(RECIPE), "learning_rate": 1e30}))
+    with pytest.raises(ConfigError, match="not finite at step"):
+        run(training, every=2)
+    assert all(np.isfinite(list(point.values())).all() for point in training.history)
 
 
 def test_progress_comes_every_so_many_steps_and_at_the_end() -> None:
-    lines = list(new_training().run(PHOTOGRAPHS, [], every=4))
-    each = losses(list(new_training().run(PHOTOGRAPHS, [], every=1)))
+    lines = run(new_training(), every=4)
+    each = losses(run(new_training()))
     assert [line.step for line in lines] == [4, 6]
     assert losses(lines) == pytest.approx([np.mean(each[:4]), np.mean(each[4:])])
     assert all(line.psnr_db is None and line.images_per_second > 0 for line in lines)
 
 
 def test_the_learning_rate_warms_up_and_ends_at_a_hundredth() -> None:
-    training, rates = new_training(), []
-    for _ in training.run(PHOTOGRAPHS, [], every=1):
-        rates.append(training.optimizer.param_groups[0]["lr"] / RECIPE.learning_rate)
+    training = new_training()
+    rates = [line.learning_rate / RECIPE.learning_rate for line in run(training)]
     assert rates[:3] == pytest.approx([0.5, 1.0, 1.0])
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert 0.01 < rates[-1] < 0.2
-    training.recipe = Recipe(**{**vars(RECIPE), "steps": 5})
-    training._update(validation_pairs(PHOTOGRAPHS, batch=1, patch=48)[0])
+    training.update(validation_pairs(PHOTOGRAPHS, RECIPE, batch=1)[0])
     assert training.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * RECIPE.learning_rate)
 
 
 def test_what_is_shipped_is_an_average_of_the_weights_ready_to_restore() -> None:
     training = new_training()
     start = {key: tensor.clone() for key, tensor in training.net.state_dict().items()}
-    list(training.run(PHOTOGRAPHS, [], every=6))
+    run(training, every=6)
     shipped, last = training.averaged(), training.net.state_dict()
     assert isinstance(shipped, USRNet)
     assert not shipped.training
@@ -144,8 +169,8 @@ def test_what_is_shipped_is_an_average_of_the_weights_ready_to_restore() -> None
 
 
 def test_validation_has_a_fixed_batch_for_each_scale() -> None:
-    first, second = (validation_pairs(PHOTOGRAPHS, batch=2, patch=48) for _ in range(2))
-    assert [pairs.scale for pairs in first] == list(SCALES)
+    first, second = (validation_pairs(PHOTOGRAPHS, RECIPE, batch=2) for _ in range(2))
+    assert [pairs.scale for pairs in first] == [1, 2, 3, 4]
     assert all(torch.equal(a.lr, b.lr) for a, b in zip(first, second, strict=True))
     training = new_training()
     measured = training.validate(first)
@@ -155,7 +180,7 @@ def test_validation_has_a_fixed_batch_for_each_scale() -> None:
 
 
 def test_half_precision_of_the_prior_changes_little() -> None:
-    half = losses(list(new_training(Recipe(**{**vars(RECIPE), "precision": "bf16"})).run(PHOTOGRAPHS, [], every=1)))
-    full = losses(list(new_training().run(PHOTOGRAPHS, [], every=1)))
+    half = losses(run(new_training(Recipe(**{**vars(RECIPE), "precision": "bf16"}))))
+    full = losses(run(new_training()))
     assert half != full
     assert half == pytest.approx(full, rel=0.05)

@@ -5,9 +5,21 @@ import pytest
 import torch
 
 from pipeline.physics.degradation import degrade
-from pipeline.training.pairs import KERNEL_SIZE, SCALES, SIGMA_MAX, Pairs, Photograph, draw_pairs
+from pipeline.physics.kernels import parse_kernel
+from pipeline.training.pairs import KERNEL_SIZE, Pairs, Photograph, Share, Source, degraded
+from pipeline.training.recipe import Degradations, Recipe
 
 PATCH = 48
+SCALES = Degradations().scales
+SIGMA_MAX = Degradations().sigma_max
+
+
+def source(photographs: list[Photograph], *, batch: int = 4, patch: int = PATCH, seed: int = 0) -> Source:
+    return Source(photographs, Recipe(10, batch=batch, patch=patch, seed=seed))
+
+
+def pairs_of(photographs: list[Photograph], *, batch: int, scale: int, patch: int = PATCH) -> Pairs:
+    return degraded(source(photographs, batch=batch, patch=patch).crops(0, scale))
 
 
 def photograph(h: int, w: int, seed: int = 0) -> Photograph:
@@ -15,8 +27,8 @@ def photograph(h: int, w: int, seed: int = 0) -> Photograph:
 
 
 def draw(seed: int = 0, *, batch: int = 4, scale: int | None = None) -> Pairs:
-    rng = np.random.default_rng(seed)
-    return draw_pairs([photograph(80, 70), photograph(60, 90, 1)], rng, batch=batch, patch=PATCH, scale=scale)
+    drawn = source([photograph(80, 70), photograph(60, 90, 1)], batch=batch, seed=seed)
+    return degraded(drawn[0] if scale is None else drawn.crops(0, scale))
 
 
 def hwc(image: torch.Tensor) -> np.ndarray:
@@ -54,7 +66,7 @@ def test_shapes_and_ranges_are_those_the_network_takes(scale: int) -> None:
     assert {part.dtype for part in (pairs.hr, pairs.lr, pairs.kernel, pairs.sigma)} == {torch.float32}
 
 
-def test_the_same_random_state_draws_the_same_pairs() -> None:
+def test_the_same_seed_draws_the_same_pairs() -> None:
     first, second, other = draw(5), draw(5), draw(6)
     for part in ("hr", "lr", "kernel", "sigma"):
         assert torch.equal(getattr(first, part), getattr(second, part))
@@ -62,9 +74,9 @@ def test_the_same_random_state_draws_the_same_pairs() -> None:
     assert not torch.equal(first.hr, other.hr)
 
 
-def test_drawing_again_goes_on_rather_than_repeats() -> None:
-    rng, photographs = np.random.default_rng(0), [photograph(80, 70)]
-    first, second = (draw_pairs(photographs, rng, batch=2, patch=PATCH, scale=2) for _ in range(2))
+def test_the_next_step_goes_on_rather_than_repeats() -> None:
+    drawn = source([photograph(80, 70)], batch=2)
+    first, second = (degraded(drawn.crops(step, 2)) for step in range(2))
     assert not torch.equal(first.hr, second.hr)
 
 
@@ -83,7 +95,7 @@ def test_kernels_noise_and_scales_cover_what_the_network_is_to_learn() -> None:
 def test_crops_are_cut_out_of_the_photographs_turned_and_mirrored_in_all_eight_ways() -> None:
     photo = photograph(PATCH, PATCH)
     faces = [np.rot90(side, turn) for side in (photo, photo[:, ::-1]) for turn in range(4)]
-    pairs = draw_pairs([photo], np.random.default_rng(0), batch=64, patch=PATCH, scale=1)
+    pairs = pairs_of([photo], batch=64, scale=1)
     seen = set()
     for hr in pairs.hr:
         crop = np.rint(hwc(hr) * 255).astype(np.uint8)
@@ -94,7 +106,7 @@ def test_crops_are_cut_out_of_the_photographs_turned_and_mirrored_in_all_eight_w
 
 
 def test_one_crop_in_eight_is_gray_with_gray_noise() -> None:
-    pairs = draw_pairs([photograph(80, 70)], np.random.default_rng(0), batch=400, patch=PATCH, scale=2)
+    pairs = pairs_of([photograph(80, 70)], batch=400, scale=2)
     gray_hr, gray_lr = ((x == x[:, :1]).all(dim=3).all(dim=2).all(dim=1) for x in (pairs.hr, pairs.lr))
     assert torch.equal(gray_hr, gray_lr)
     assert 0.08 < gray_hr.float().mean() < 0.18
@@ -103,7 +115,7 @@ def test_one_crop_in_eight_is_gray_with_gray_noise() -> None:
 def test_every_region_has_the_same_chance_whatever_photograph_it_is_in() -> None:
     small, large = np.full((48, 48, 3), 10, np.uint8), np.full((48, 144, 3), 200, np.uint8)
     small[::2], large[::2] = 40, 250
-    pairs = draw_pairs([small, large], np.random.default_rng(0), batch=200, patch=PATCH, scale=1)
+    pairs = pairs_of([small, large], batch=200, scale=1)
     from_large = (pairs.hr.amax(dim=(1, 2, 3)) > 0.5).float().mean()
     assert 0.65 < from_large < 0.85
 
@@ -111,12 +123,65 @@ def test_every_region_has_the_same_chance_whatever_photograph_it_is_in() -> None
 def test_flat_crops_are_drawn_again() -> None:
     half_sky = photograph(48, 960)
     half_sky[:, :480] = 128
-    pairs = draw_pairs([half_sky], np.random.default_rng(0), batch=64, patch=PATCH, scale=1)
+    pairs = pairs_of([half_sky], batch=64, scale=1)
     contrast = pairs.hr.mean(dim=1).flatten(1).std(dim=1) * 255
     assert (contrast < 6).float().mean() < 0.05
 
 
 def test_a_photograph_that_is_flat_everywhere_does_not_stop_the_training() -> None:
     sky = np.full((60, 60, 3), 128, np.uint8)
-    pairs = draw_pairs([sky], np.random.default_rng(0), batch=2, patch=PATCH, scale=2)
+    pairs = pairs_of([sky], batch=2, scale=2)
     torch.testing.assert_close(pairs.hr, torch.full_like(pairs.hr, 128 / 255))
+
+
+def test_a_share_of_the_batch_is_a_part_of_the_whole_batch() -> None:
+    photographs, recipe = [photograph(80, 70), photograph(60, 90, 1)], Recipe(10, batch=4, patch=PATCH)
+    whole = degraded(Source(photographs, recipe)[3])
+    halves = [degraded(Source(photographs, recipe, share=Share(rank, 2))[3]) for rank in range(2)]
+    assert {half.scale for half in halves} == {whole.scale}
+    for part in ("hr", "lr", "kernel", "sigma"):
+        both = torch.cat([getattr(half, part) for half in halves])
+        torch.testing.assert_close(both, getattr(whole, part), rtol=0, atol=1e-6)
+
+
+def test_every_batch_has_one_scale_whatever_process_crops_it() -> None:
+    drawn = source([photograph(80, 70)])
+    alone = [drawn[step].scale for step in range(len(drawn))]
+    loaded = list(torch.utils.data.DataLoader(drawn, batch_size=None, num_workers=2))
+    assert [crops.scale for crops in loaded] == alone
+    assert len(set(alone)) > 1
+    assert all(torch.equal(crops.hr, drawn[step].hr) for step, crops in enumerate(loaded))
+
+
+def test_half_of_the_kernels_are_the_archives_own_where_it_has_some() -> None:
+    recipe = Recipe(1, batch=64, patch=PATCH)
+    own = {scale: [parse_kernel("disk(2)", scale, "center"), parse_kernel("gaussian(5)")] for scale in SCALES}
+    crops = Source([photograph(80, 70)], recipe, own).crops(0, 2)
+    assert crops.kernel.shape[-2:] == (41, 41), "of the widest"
+    expected = torch.zeros(41, 41)
+    disk = torch.from_numpy(own[2][0]).float()
+    start = 20 - disk.shape[0] // 2
+    expected[start : start + disk.shape[0], start : start + disk.shape[1]] = disk
+    share = [bool(torch.allclose(kernel[0], expected)) for kernel in crops.kernel]
+    assert 0.1 < np.mean(share) < 0.45, "a quarter: one of two kernels, half of the time"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"patch": 72}, "smaller than the patch"),
+        ({"degradations": Degradations(scales=(5,))}, "no multiple"),
+        ({"kernels": {2: [np.ones((49, 3)) / 147]}}, "49 pixels wide"),
+        ({"share": Share(0, 3)}, "3 workers"),
+        ({"photographs": []}, "no photograph"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_at_once(change: dict[str, object], complaint: str) -> None:
+    recipe = {"patch": PATCH, "degradations": Degradations()} | change
+    with pytest.raises(ValueError, match=complaint):
+        Source(
+            recipe.pop("photographs", [photograph(60, 90)]),
+            kernels=recipe.pop("kernels", None),
+            share=recipe.pop("share", Share()),
+            recipe=Recipe(1, batch=4, **recipe),
+        )

@@ -1,0 +1,85 @@
+"""Cut into windows or whole: the same picture, and no line where windows meet (official tiny weights)."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import skimage
+from PIL import Image
+
+from pipeline.measure.metrics import psnr
+from pipeline.model.checkpoint import load_usrnet
+from pipeline.model.layout import Layout, lay_out
+from pipeline.model.restore import Restored, Restorer
+from pipeline.physics.degradation import degrade
+from pipeline.records import Degradation
+
+Pixels = npt.NDArray[np.uint8]
+
+SIDE = 336  # HR pixels: a multiple of 12 and, in windows of 2^17 HR pixels, four of them
+BORDER = 32  # HR pixels left out: there, a window's extension and the image's differ by nature
+PHOTOGRAPHS = (
+    *("astronaut.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg", "motorcycle_left.png"),
+    *("camera.png", "ihc.png", "hubble_deep_field.jpg", "moon.png", "brick.png", "grass.png"),
+)
+# A Gaussian, an anisotropic one and two motions; 25 x 25
+KERNELS = (1, 5, 8, 10)
+
+
+def photograph(name: str) -> npt.NDArray[np.float64]:
+    """(SIDE, SIDE, 3) in [0, 1]; mirrored where the photograph is smaller."""
+    pixels = np.asarray(Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB"))
+    short = [max(0, SIDE - n) for n in pixels.shape[:2]]
+    padded = np.pad(pixels, ((0, short[0]), (0, short[1]), (0, 0)), mode="symmetric")
+    return padded[:SIDE, :SIDE] / 255
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_windows_agree_with_the_whole_and_leave_no_line(reference: Path, scale: int) -> None:
+    kernels = np.load(reference / "paper_kernels.npz")["table1"]
+    net = load_usrnet(reference / "usrnet_tiny.pth")
+    whole, tiled = (Restorer(net, precision="fp32", memory=memory) for memory in (2**30, 1))
+    tiled.most_pixels = 2**17
+    rng = np.random.default_rng(0)
+    worst, lines = [], []
+    for number, name in enumerate(PHOTOGRAPHS):
+        for k in KERNELS:
+            sigma = (0.0, 2.55, 7.65)[number % 3]
+            degradation = Degradation(np.asarray(kernels[k], np.float64), scale, sigma)
+            lr = degrade(photograph(name), degradation.kernel, scale, sigma, boundary="reflect", rng=rng)
+            lr_8bit = np.rint(lr.clip(0, 1) * 255).astype(np.uint8)
+            one, many = (restorer.batch([lr_8bit], [degradation])[0] for restorer in (whole, tiled))
+            assert isinstance(one, Restored)
+            assert isinstance(many, Restored)
+            assert many.tiles > one.tiles == 1
+            layout = lay_out(lr_8bit.shape[:2], degradation, "smooth", tiled.most_pixels)
+            error = np.abs(one.image.astype(int) - many.image).mean(axis=2)
+            inside = (slice(BORDER, -BORDER),) * 2
+            worst.append(psnr(one.image[inside], many.image[inside]))
+            lines.append(seam_excess(error, layout))
+    assert min(worst) >= 55, sorted(worst)[:5]
+    assert max(lines) < 0.15, sorted(lines)[-5:]
+
+
+def seam_excess(error: npt.NDArray[np.float64], layout: Layout) -> float:
+    """Grey levels by which the largest mean error along a seam line exceeds the mean error 12 pixels beside it."""
+    excess = [0.0]
+    for axis, windows in enumerate((layout.rows, layout.columns)):
+        across = error.mean(axis=1 - axis)
+        for left, _ in pairwise(windows):
+            seam = left.last * layout.scale
+            beside = np.r_[across[seam - 16 : seam - 4], across[seam + 4 : seam + 16]].mean()
+            excess.append(float(across[seam - 2 : seam + 2].max() - beside))
+    return max(excess)
+
+
+def test_a_visible_line_would_be_found() -> None:
+    error = np.zeros((100, 100))
+    layout = lay_out((100, 100), Degradation(np.ones((1, 1)), 1, 0), "smooth", 2**12)
+    seam = layout.rows[0].last
+    assert seam_excess(error, layout) == 0
+    error[seam] = 1
+    assert seam_excess(error, layout) > 0.9
