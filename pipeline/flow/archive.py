@@ -200,6 +200,7 @@ def _outcomes(
     if plan.todo:
         try:
             own = cluster_ends.enter_context(cluster.joined(say))
+            cluster_ends.callback(graph.abandon, run_id)
             overseer.stop.listen(draining=True)
             placement, ledger = _placement(config, own, say), open_ledger(config.run.crash_tries)
             flow = _restored(config, plan, weights, run_id, placement, ledger)

@@ -10,6 +10,7 @@ Every function gives exactly one row per row, in the same order on every attempt
 task by repeating it and takes what it has not seen yet by position.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ import pyarrow as pa
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.data._internal.execution.streaming_executor import StreamingExecutor  # there is no public end
 
 from pipeline.data import manifest
 from pipeline.data.schema import (
@@ -102,8 +104,19 @@ def outcomes(
         num_cpus=placement.write_cpus,
         compute=TaskPoolStrategy(size=placement.write_tasks),
     )
+    ds.set_name(settings.run_id)
     for unit in ds.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield table_to_outcomes(unit)
+
+
+def abandon(run_id: str) -> None:
+    """End what is still under way of a run's flow, whose units nobody takes any more.
+
+    Otherwise its replicas would hold their place in the cluster as long as this process lives.
+    """
+    for thread in threading.enumerate():
+        if isinstance(thread, StreamingExecutor) and run_id in thread.name:
+            thread.shutdown(force=True)
 
 
 def _read_unit(unit: pa.Table, limits: ReadLimits, watch: Watch) -> pa.Table:

@@ -200,7 +200,8 @@ class Reader:
 
     def _look(self, stop: threading.Event) -> None:
         while not stop.wait(0.3):
-            self.look_once()
+            with contextlib.suppress(OSError):  # the server is loaded; the next look sees as much
+                self.look_once()
 
     def look_once(self) -> None:
         for kind in ("images", "manifest"):
