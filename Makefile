@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check slow clean
+.PHONY: ready demo test check slow clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
+
+ready: $(READY)  ## the environment alone
 
 demo: $(READY)   ## make a small degraded archive, restore it, compare
 	$(BIN)/python jobs/make_demo.py

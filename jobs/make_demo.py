@@ -65,6 +65,7 @@ def main(folder: Path) -> int:
             str(Path(__file__).with_name("upscale_archive.py")),
             f"catalog={folder / 'catalog.csv'}",
             f"output={folder / 'restored'}",
+            "run.report=true",
         ],
         check=False,
     ).returncode
@@ -149,6 +150,7 @@ def compare(folder: Path, samples: list[Sample], outcomes: dict[str, dict[str, o
         print(f"  scale {scale}: {what} {bicubic_db:.2f}, restored {restored_db:.2f} ({restored_db - bicubic_db:+.2f})")
     save(folder / "compare.png", contact_sheet(sheet[:8]))
     print(f"\nlook at     {folder / 'compare.png'} (bicubic | restored | truth)")
+    print(f"report      {folder / 'restored' / 'report.html'}")
     print(f"images      {folder / 'restored' / 'images'}")
     print(f"manifest    {folder / 'restored' / 'manifest'}")
 

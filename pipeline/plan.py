@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.errors import ERROR_CODES, TRANSIENT, ItemError
-from pipeline.records import DONE, Item, Known, Outcome, failed
+from pipeline.records import DONE, SIGMA_ESTIMATOR, Item, Known, Outcome, failed
 
 
 @dataclass
@@ -88,7 +88,8 @@ def hr_pixels(item: Item) -> float:
 def work_id(item: Item, *, model_id: str, encode: Mapping[str, object]) -> str:
     """Digest of everything that decides the output: change any of it and the item is redone."""
     content = item.etag or (str(item.size) if item.size is not None else "")
-    degradation = (item.kernel_digest, repr(item.sigma), str(item.scale), item.phase)
+    sigma = SIGMA_ESTIMATOR if item.sigma is None else repr(item.sigma)
+    degradation = (item.kernel_digest, sigma, str(item.scale), item.phase)
     settings = [f"{key}={encode[key]}" for key in sorted(encode)]
     return digest(item.item_id, content, *degradation, model_id, *settings)
 

@@ -18,6 +18,9 @@ FAILED = "failed"
 STOPPED = "stopped"  # the run ended before the item's turn; never in the manifest
 
 PHASES = ("center", "corner")
+SIGMA_AUTO = "auto"  # where a sigma may stand: estimate it from the image
+SIGMA_ESTIMATOR = "auto-1"  # changes with the estimates, and so what was restored by them is redone
+SOURCES = ("catalog", "sidecar", "default", "estimated")  # where an item's value came from
 
 
 @dataclass(frozen=True)
@@ -83,15 +86,16 @@ class Item:
 
     uri: absolute. key: output key below `<output>/images/`, without the format's ending decided
     later. kernel: canonical specification, a URI, or "values" when `kernel_values` holds it.
-    sigma: grey levels of 0-255. width, height: LR pixels after EXIF orientation; etag, size: the
-    content's identity; None where the catalog does not say. *_source: catalog or default.
+    sigma: grey levels of 0-255; None until the read stage has estimated it. width, height: LR
+    pixels after EXIF orientation; etag, size: the content's identity; None where the catalog does
+    not say. *_source: one of `SOURCES`.
     """
 
     item_id: str
     uri: str
     key: str
     scale: int
-    sigma: float
+    sigma: float | None
     kernel: str
     phase: str
     page: int = 0
@@ -176,6 +180,7 @@ class Outcome:
     seconds_restore: float | None = None
     seconds_write: float | None = None
     consistency_rms_255: float | None = None
+    consistency_flagged: bool | None = None
     psnr_db: float | None = None
     ssim: float | None = None
     software: str | None = None

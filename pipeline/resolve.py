@@ -19,7 +19,7 @@ from pipeline.credentials import holds_secret, shown
 from pipeline.errors import ItemError
 from pipeline.keys import fill_template
 from pipeline.physics.kernels import GRAMMAR, canonical_spec, is_analytic
-from pipeline.records import PHASES, Item, checked_scale, checked_sigma, normalized_kernel
+from pipeline.records import PHASES, SIGMA_AUTO, SOURCES, Item, checked_scale, checked_sigma, normalized_kernel
 
 Row = Mapping[str, object]
 
@@ -31,11 +31,11 @@ _LARGEST_INT64 = 2**63 - 1  # what a column of the manifest can hold
 class Defaults:
     """What an absent catalog value becomes; None: the item fails as missing-metadata.
 
-    kernel: specification or URI. sigma: grey levels of 0-255. phase: center or corner.
+    kernel: specification or URI. sigma: grey levels of 0-255, or auto. phase: center or corner.
     """
 
     kernel: str | None = None
-    sigma: float | None = None
+    sigma: float | str | None = None
     scale: int | None = None
     phase: str = "center"
 
@@ -58,7 +58,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class _Setting:
-    """A value with its source (catalog or default) and the name a person knows it by."""
+    """A value with its source (one of `SOURCES`) and the name a person knows it by."""
 
     value: object
     source: str
@@ -74,12 +74,16 @@ def resolve(row: Row, *, defaults: Defaults, root: str, limits: Limits, key_temp
     not-allowed.
     """
     uri = _allowed(_uri(row, "uri", root), "uri", limits)
+    if (problem := _text(row, "problem")) is not None:
+        raise ItemError("bad-metadata", problem)
     page, item_id = _whole(row, "page", least=0) or 0, _item_id(row, uri)
     scale, scale_source = _scale(row, defaults, limits)
     sigma, sigma_source = _sigma(row, defaults)
     phase, phase_source = _phase(row, defaults)
     values = _kernel_values(row, limits)
-    kernel, kernel_source = ("values", "catalog") if values else _kernel(row, defaults, root, scale, limits)
+    kernel, kernel_source = (
+        ("values", _source(row, "kernel")) if values else _kernel(row, defaults, root, scale, limits)
+    )
     width, height, size = _extent(row, limits)
     key = _output_key(uri, root, key_template, item_id, scale, page)
     return Item(
@@ -197,8 +201,10 @@ def _scale(row: Row, defaults: Defaults, limits: Limits) -> tuple[int, str]:
         raise ItemError(error.code, f"{setting.name}: {error}") from None
 
 
-def _sigma(row: Row, defaults: Defaults) -> tuple[float, str]:
+def _sigma(row: Row, defaults: Defaults) -> tuple[float | None, str]:
     setting = _setting(row, defaults, "sigma")
+    if setting.value == SIGMA_AUTO:
+        return None, "estimated"
     try:
         return checked_sigma(setting.value), setting.source
     except ItemError as error:
@@ -277,13 +283,19 @@ def _output_key(uri: str, root: str, template: str | None, item_id: str, scale: 
 
 def _setting(row: Row, defaults: Defaults, name: str) -> _Setting:
     if (value := row.get(name)) is not None:
-        return _Setting(value, "catalog", f"catalog column `{name}`")
+        return _Setting(value, _source(row, name), f"catalog column `{name}`")
     if (value := getattr(defaults, name)) is not None:
         return _Setting(value, "default", f"`defaults.{name}`")
     raise ItemError(
         "missing-metadata",
         f"there is no `{name}`: add it to the catalog, or set `defaults.{name}` for all items without one",
     )
+
+
+def _source(row: Row, name: str) -> str:
+    """Where an indexed catalog has a value from; else the catalog itself is the source."""
+    source = row.get(f"{name}_source")
+    return source if isinstance(source, str) and source in SOURCES else "catalog"
 
 
 def _text(row: Row, name: str) -> str | None:

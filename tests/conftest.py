@@ -11,10 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # These machines are shared and noisy, so no example is too slow; 50 keep the suite quick.
 hypothesis.settings.register_profile("unfold", deadline=None, max_examples=50)
@@ -164,3 +168,20 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """A real headless Chromium, of the system or of Playwright; skips where there is none.
+
+    Of a module, because an asyncio loop runs in this thread as long as it lives.
+    """
+    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        names = ("chromium", "chromium-browser", "google-chrome")
+        program = next(filter(None, map(shutil.which, names)), driver.chromium.executable_path)
+        if not Path(program).exists():
+            pytest.skip("there is no Chromium: install Debian's package chromium, or run `playwright install chromium`")
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -11,14 +11,22 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config.check import CheckConfig
+from pipeline.config.explore import ExploreConfig
 from pipeline.config.load import command_line, dump, load_config
+from pipeline.config.report import ReportConfig
 from pipeline.config.section import REQUIRED
 from pipeline.config.train import TrainConfig
 from pipeline.config.upscale import UpscaleConfig
 from pipeline.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-SHIPPED = [(UpscaleConfig, "upscale_archive"), (TrainConfig, "train_usrnet"), (CheckConfig, "check_archive")]
+SHIPPED = [
+    (UpscaleConfig, "upscale_archive"),
+    (TrainConfig, "train_usrnet"),
+    (ExploreConfig, "explore_settings"),
+    (ReportConfig, "report"),
+    (CheckConfig, "check_archive"),
+]
 NEEDED = ("catalog=in/catalog.csv", "output=out")
 
 
@@ -156,7 +164,7 @@ WRONG = [
     ("restore.replicas={min: 4, max: 2}", ["restore.replicas", "max >= min", "4", "2"]),
     ("defaults.scale=2.0", ["defaults.scale = 2.0", "integer", "1 deblurs"]),
     ("defaults.scale=20", ["defaults.scale = 20", "limits.scale = 16", "lower one"]),
-    ("defaults.sigma=300", ["defaults.sigma = 300", "less than or equal to 255", "grey levels"]),
+    ("defaults.sigma=300", ["defaults.sigma = 300", "from 0 to 255, or auto", "grey levels"]),
     ("defaults.sigma=.nan", ["defaults.sigma = nan", "finite"]),
     ("defaults.phase=middle", ["defaults.phase = 'middle'", "'center' or 'corner'"]),
     ("defaults.kernel=gausian(2)", ["defaults.kernel = 'gausian(2)'", "gaussian(sd)", ".npz"]),
@@ -295,3 +303,10 @@ def test_help_shows_what_the_job_is_about(capsys: pytest.CaptureFixture[str], tm
     with pytest.raises(SystemExit, match="0"):
         command_line(["--help"], tmp_path / "jobs" / "some_job.py", "Restores 100% of it.")
     assert "Restores 100% of it." in capsys.readouterr().out
+
+
+def test_verbs_are_flags_that_only_their_job_knows(tmp_path: Path) -> None:
+    line = command_line(["--plan", "a=1"], tmp_path / "jobs" / "some_job.py", verbs={"plan": "say it", "json": "so"})
+    assert line.verbs == {"plan"}
+    with pytest.raises(ConfigError, match="--plan"):
+        command_line(["--plan"], tmp_path / "jobs" / "some_job.py")

@@ -18,28 +18,36 @@ MAY_IMPORT: dict[str, set[str]] = {
     "keys": {"errors"},
     "physics": {"errors", "records"},
     "plan": {"errors", "records"},
+    "forecast": {"errors", "records", "plan"},
     "resolve": {"errors", "records", "physics", "uris", "keys", "credentials"},
-    "config": {"errors", "keys", "credentials", "resolve"},
+    "config": {"errors", "records", "keys", "credentials", "resolve"},
     "model": {"errors", "records", "physics"},
     "training": {"errors", "records", "physics", "model"},
-    "measure": {"errors", "records", "physics", "model"},
+    "measure": {"errors", "records", "physics", "model", "forecast"},
     "data": {"errors", "records", "physics", "uris"},
     "audit": {"records", "uris", "data", "resolve"},
+    "index": {"errors", "records", "uris", "data"},
     "survey": {"errors", "records", "uris", "physics", "data", "plan", "resolve"},
+    "review": {"errors", "records", "uris", "data", "measure"},
+    "explore": {"errors", "records", "data", "measure", "model", "resolve"},
+    "pages": {"errors", "uris", "data", "measure", "review", "explore"},
     "stages": {"errors", "records", "uris", "physics", "model", "data", "measure", "plan"},
+    "bench": {"errors", "records", "physics", "model", "measure"},
     "flow": {
-        *("errors", "records", "uris", "config", "plan", "resolve", "survey"),
+        *("errors", "records", "uris", "config", "plan", "forecast", "resolve", "survey"),
         *("physics", "model", "training", "data", "stages", "measure"),
     },
 }
 # Only these rooms may import these packages.
 ONLY_IN = {
     "ray": {"flow"},
-    "torch": {"physics", "model", "training", "measure", "flow"},
+    "torch": {"physics", "model", "training", "measure", "bench", "flow"},
     "fsspec": {"data", "model"},
     "s3fs": {"data"},
-    "PIL": {"data"},
-    "pyarrow": {"data", "flow"},
+    "PIL": {"bench", "data"},
+    "pyarrow": {"data", "flow", "review"},
+    "jinja2": {"pages"},
+    "markupsafe": {"pages"},
     "pydantic": {"config"},
 }
 # Modules a read or write worker loads: no torch, not even by way of something else.
@@ -49,6 +57,8 @@ CPU_WORKER = (
     "pipeline.flow.graph",
     "pipeline.survey",
     "pipeline.audit",
+    "pipeline.pages.report",
+    "pipeline.index",
 )
 
 # Modules that run where nothing but torch and numpy is installed.

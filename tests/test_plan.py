@@ -158,3 +158,7 @@ def test_a_work_id_depends_on_model_and_encoding_and_on_nothing_that_only_tells_
     assert identity(moved, model, **encode) == mine
     assert identity(settings, model + "x", **encode) != mine
     assert identity(settings, model, **encode, boundary="circular") != mine
+
+
+def test_an_estimated_sigma_is_other_work_than_any_number() -> None:
+    assert item(sigma=None).work_id not in {item(sigma=sigma).work_id for sigma in (0.0, 2.55)}

@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from pipeline.config.explore import ExploreConfig
+from pipeline.config.report import ReportConfig
 from pipeline.config.train import TrainConfig
 from pipeline.config.upscale import UpscaleConfig
 from pipeline.data.catalog import COLUMNS
 from pipeline.errors import ERROR_CODES
 
 ROOT = Path(__file__).resolve().parent.parent
+LOOKING = (ROOT / "docs" / "looking.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 
@@ -34,6 +37,23 @@ def keys(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("key", "default"), list(keys(UpscaleConfig)), ids=lambda value: value)
 def test_every_key_stands_with_its_default(key: str, default: str) -> None:
     assert f"| `{key}` | {default} |" in README
+
+
+SHARED = {"defaults", "model", "engine", "limits"}  # sections that are the main job's
+
+
+@pytest.mark.parametrize(
+    ("key", "default"),
+    [
+        (key, default)
+        for model in (ExploreConfig, ReportConfig)
+        for key, default in keys(model)
+        if key.partition(".")[0] not in SHARED
+    ],
+    ids=lambda value: value,
+)
+def test_every_key_of_the_pages_stands_in_their_guide(key: str, default: str) -> None:
+    assert f"| `{key}` | {default} |" in LOOKING
 
 
 @pytest.mark.parametrize(("key", "default"), list(keys(TrainConfig)), ids=lambda value: value)

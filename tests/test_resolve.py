@@ -360,3 +360,21 @@ def test_climbing_out_of_an_allowed_root_is_refused() -> None:
     with pytest.raises(ItemError) as caught:
         allowed("/data/archive/../secret.png", "/data/archive")
     assert caught.value.code == "not-allowed"
+
+
+def test_sigma_auto_waits_for_the_image_and_says_so() -> None:
+    for mine in (item(sigma="auto"), item(defaults=changed("sigma", "auto"))):
+        assert (mine.sigma, mine.sigma_source) == (None, "estimated")
+    assert item(sigma=3, defaults=changed("sigma", "auto")).sigma == 3.0
+    assert refusal(sigma="automatic").code == "bad-sigma"
+
+
+def test_a_catalog_may_know_where_its_values_came_from() -> None:
+    mine = item(scale=3, scale_source="sidecar", kernel_values=[[1.0]], kernel_source="sidecar", phase="center")
+    assert (mine.scale_source, mine.kernel_source, mine.phase_source) == ("sidecar", "sidecar", "catalog")
+    assert item(scale=3, scale_source="hearsay").scale_source == "catalog"
+
+
+def test_a_problem_of_the_catalog_is_the_items_failure() -> None:
+    error = refusal(problem="the sidecar a.json is no JSON", scale=2)
+    assert (error.code, str(error)) == ("bad-metadata", "the sidecar a.json is no JSON")

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from typing import get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -17,7 +18,7 @@ def explain(model: type[BaseModel], mistake: ErrorDetails, file: str, overridden
     if not path:
         return f"configuration: {mistake['msg'].removeprefix('Value error, ')}"
     start = f"{_source(path, file, overridden)}: {'.'.join(path)}"
-    field, given = field_of(model, path), mistake["input"]
+    field, given = _field_at(model, path), mistake["input"]
     if field is None:
         return f"{start}: there is no such key (given {shown(given)}); {_known(model, path)}"
     meaning = f" ({field.description})" if field.description else ""
@@ -25,6 +26,15 @@ def explain(model: type[BaseModel], mistake: ErrorDetails, file: str, overridden
         return f"{start} is missing{meaning}; write it there, or {'.'.join(path)}=... as an argument"
     value = "" if isinstance(given, dict) else f" = {shown(given)}"
     return f"{start}{value} {_allowed(field, mistake)}{meaning}; {_mend(field, mistake)}"
+
+
+def _field_at(model: type[BaseModel], path: KeyPath) -> FieldInfo | None:
+    """The field that `path` names, or whose list it names an entry of."""
+    field = field_of(model, path)
+    if field is None and path[-1].isdigit():
+        above = field_of(model, path[:-1])
+        return above if above and get_origin(above.annotation) is list else None
+    return field
 
 
 def _source(path: KeyPath, file: str, overridden: Sequence[KeyPath]) -> str:

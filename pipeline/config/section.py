@@ -1,13 +1,14 @@
 """What every configuration is made of: a strict, frozen group of keys, and the types of its values."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 from pipeline.credentials import MEND as CREDENTIAL_MEND
 from pipeline.credentials import holds_secret
 from pipeline.errors import ItemError
 from pipeline.keys import checked_template
+from pipeline.records import SIGMA_AUTO, checked_sigma
 from pipeline.resolve import checked_kernel
 
 
@@ -24,6 +25,15 @@ def _kernel_spec(spec: str) -> str:
         raise ValueError(f"must be a kernel specification; {error}") from None
 
 
+def _sigma(given: object) -> object:
+    if given is None or given == SIGMA_AUTO:
+        return given
+    try:
+        return checked_sigma(given)
+    except ItemError:
+        raise ValueError(f"must be a finite number from 0 to 255, or {SIGMA_AUTO}") from None
+
+
 def _whole_above_one(gpus: float) -> float:
     if gpus > 1 and gpus != int(gpus):
         raise ValueError("must be a share from 0 to 1 or a whole number: a replica cannot use 1.5 GPUs")
@@ -33,6 +43,7 @@ def _whole_above_one(gpus: float) -> float:
 Text = Annotated[str, Field(min_length=1)]
 Uri = Annotated[Text, AfterValidator(_without_secret)]
 Kernel = Annotated[Uri, AfterValidator(_kernel_spec)]
+Sigma = Annotated[Any, PlainValidator(_sigma)]
 Template = Annotated[Text, AfterValidator(checked_template)]
 Gpus = Annotated[float, Field(ge=0), AfterValidator(_whole_above_one)]
 Positive = Annotated[float, Field(gt=0)]

@@ -28,7 +28,7 @@ class WorkersSection(Section):
 class DegradationSection(Section):
     """What is learned to invert; set these to your archive's."""
 
-    scales: Annotated[list[Count], Field(min_length=1)] = [1, 2, 3, 4]  # noqa: RUF012 (pydantic copies it)
+    scales: Annotated[list[Count], Field(min_length=1)] = [1, 2, 3, 4]
     """super-resolution factors, one of them a batch"""
     sigma_min: Sigma = 0.0
     """least noise, grey levels of 0-255"""
@@ -38,7 +38,7 @@ class DegradationSection(Section):
     """share of pairs with sigma exactly 0"""
     gray: Share = 0.125
     """share of gray pairs with gray noise"""
-    kernels: list[Kernel] = []  # noqa: RUF012
+    kernels: list[Kernel] = []
     """your archive's kernels: specifications or files, as in a catalog; others are drawn at random"""
     own_kernels: Share = 0.5
     """share of pairs that are blurred by one of `kernels`, where there are any"""
@@ -65,7 +65,7 @@ class RecipeSection(Section):
     """at its highest, after the warm-up"""
     schedule: Literal["cosine", "milestones"] = "cosine"
     """the rate falls along a cosine up to the last step, or is halved at each milestone"""
-    milestones: list[Count] = []  # noqa: RUF012
+    milestones: list[Count] = []
     """steps at which the rate is halved"""
     warmup: Whole = 100
     """steps of linear warm-up"""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Count, Gpus, Kernel, Positive, Section, Share, Template, Uri
+from pipeline.config.section import Count, Gpus, Kernel, Positive, Section, Share, Sigma, Template, Uri
 
 
 class DefaultsSection(Section):
@@ -12,8 +12,8 @@ class DefaultsSection(Section):
 
     kernel: Kernel | None = None
     """kernel specification (lengths in HR pixels), or URI of a kernel file"""
-    sigma: Annotated[float, Field(ge=0, le=255)] | None = None
-    """noise standard deviation in grey levels of 0-255"""
+    sigma: Sigma = None
+    """noise standard deviation in grey levels of 0-255; auto estimates it from each image"""
     scale: Count | None = None
     """super-resolution factor; 1 deblurs"""
     phase: Literal["center", "corner"] = "center"
@@ -140,6 +140,23 @@ class RunSection(Section):
     """seconds without a sign of life after which another run takes this one for dead"""
     progress_seconds: Positive = 5.0
     """seconds between progress lines where there is no terminal"""
+    report: bool = False
+    """write <output>/report.html at the end, as jobs/report.py does"""
+    log: Literal["text", "json"] = "text"
+    """text for people, or json: every line an object with time and event"""
+    metrics_port: Annotated[int, Field(ge=1024, le=65535)] | None = None
+    """port for Prometheus on a cluster that the job starts itself; null leaves it to Ray"""
+
+
+class PlanSection(Section):
+    """What `--plan` estimates from."""
+
+    rates: Literal["measure", "manifest"] = "measure"
+    """measure restores a few items on the cluster; manifest takes the newest run on this output"""
+    seconds: Positive = 60.0
+    """time to measure for, about; longer is more exact"""
+    price_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """price of one GPU for an hour, or of one CPU where there are no GPUs; null leaves the cost out"""
 
 
 class UpscaleConfig(Section):
@@ -160,6 +177,7 @@ class UpscaleConfig(Section):
     encode: EncodeSection = EncodeSection()
     limits: LimitsSection = LimitsSection()
     run: RunSection = RunSection()
+    plan: PlanSection = PlanSection()
 
     @model_validator(mode="after")
     def _default_scale_within_limits(self) -> Self:

@@ -20,12 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import uris
-from pipeline.data import storage
+from pipeline.data import catalog_parts, storage
 from pipeline.errors import ERROR_CODES, CatalogError, ItemError
 
 Row = dict[str, object]
 
-TEXT_COLUMNS = ("uri", "id", "kernel", "phase", "etag", "hr_uri")
+SOURCE_COLUMNS = ("scale_source", "sigma_source", "kernel_source", "phase_source")
+TEXT_COLUMNS = ("uri", "id", "kernel", "phase", "etag", "hr_uri", "problem", *SOURCE_COLUMNS)
 NUMBER_COLUMNS = ("scale", "sigma", "width", "height", "size", "page")
 COLUMNS = (*TEXT_COLUMNS, *NUMBER_COLUMNS, "kernel_values")
 
@@ -70,6 +71,8 @@ def catalog_root(uri: str, override: str | None = None) -> str:
 def _files(uri: str) -> list[str]:
     try:
         base = uris.absolute(uri)
+        if not base.lower().endswith(ENDINGS) and (parts := catalog_parts.parts(base)) is not None:
+            return parts
         files = [file for file in storage.list_files(base, ENDINGS) if not _is_hidden(file, base)]
         if not files and storage.exists(base):
             _refuse(uri, f"is a file of a kind not known here; its name must end in {', '.join(ENDINGS)}")

@@ -16,6 +16,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,6 +89,24 @@ def load_kernel(
     data = fetch(uri)
     kernel = _named(uris.without_query(uri) + file.selector, lambda: _kernel_in(data, file, max_width))
     return shift_kernel(kernel, phase_shift(checked_scale(scale), phase))
+
+
+def load_stack(spec: str, *, root: str | None = None, max_width: int = 512) -> list[Kernel]:
+    """All kernels of a file or of one array in it, `k.npz#name`, as they are: each (kh, kw), sum 1.
+
+    Raises `ItemError` bad-kernel, over-limit, and `StorageError`.
+    """
+    file = _taken_apart(spec)
+    if file.number is not None:
+        return [load_kernel(spec, phase="corner", root=root, max_width=max_width)]
+    data = storage.read_bytes(uris.absolute(file.uri, root), max_bytes=_LARGEST_FILE)
+    try:
+        arrays = _READERS[file.ending](data)
+        count = len(arrays[file.name]) if file.name in arrays and arrays[file.name].ndim != 2 else None
+    except _DAMAGE as error:
+        raise ItemError("bad-kernel", f"{spec}: it cannot be read as .{file.ending}: {error}") from None
+    picks = [file] if count is None else [file._replace(number=number) for number in range(count)]
+    return [_named(spec, partial(_kernel_in, data, pick, max_width)) for pick in picks]
 
 
 def from_array(array: npt.ArrayLike, scale: int, phase: str, *, max_width: int, name: str = "the kernel") -> Kernel:

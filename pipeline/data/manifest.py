@@ -9,7 +9,7 @@ Knows no Ray, no torch, no pixels.
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -71,6 +71,20 @@ def current(output: str) -> pa.Table:
     return table.take(_current_rows(table))
 
 
+def stream_current(output: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The rows of `current`, some columns, a table a part: memory is bounded but for `_DECIDING`.
+
+    Raises `StorageError` storage-transient when a run changes the parts meanwhile.
+    """
+    uris = parts(output)
+    masks = _current_masks(uris)
+    schema = pa.schema([MANIFEST_SCHEMA.field(column) for column in columns])
+    for (uri, table), mask in zip(_read_parts(uris, schema), masks, strict=True):
+        if len(table) != len(mask):
+            raise StorageError("storage-transient", f"{uri} changed while it was read; a run may be under way")
+        yield table.filter(pa.array(mask))
+
+
 def known(output: str) -> dict[str, Known]:
     """The current state of every item, as planning needs it."""
     table = read(output, _DECIDING)
@@ -84,20 +98,22 @@ def settle(output: str) -> int:
     Each part is replaced by one atomic PUT, or deleted when nothing of it is left. Returns how many
     rows went.
     """
-    schema = pa.schema([MANIFEST_SCHEMA.field(c) for c in _DECIDING])
-    uris, tables = _unzip(_read_parts(parts(output), schema))
-    if not tables:
-        return 0
-    everything = pa.concat_tables(tables)
-    keep = np.zeros(len(everything), bool)
-    keep[_current_rows(everything)] = True
-    begin = 0
-    for uri, table in zip(uris, tables, strict=True):
-        mask = keep[begin : begin + len(table)]
-        begin += len(table)
+    uris = parts(output)
+    masks = _current_masks(uris)
+    for uri, mask in zip(uris, masks, strict=True):
         if not mask.all():
             _drop_rows(uri, mask)
-    return int((~keep).sum())
+    return sum(int((~mask).sum()) for mask in masks)
+
+
+def _current_masks(uris: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
+    """For each part which of its rows are current."""
+    schema = pa.schema([MANIFEST_SCHEMA.field(column) for column in _DECIDING])
+    tables = [table for _, table in _read_parts(uris, schema)]
+    everything = pa.concat_tables([schema.empty_table(), *tables])
+    keep = np.zeros(len(everything), bool)
+    keep[_current_rows(everything)] = True
+    return np.split(keep, np.cumsum([len(table) for table in tables])[:-1]) if tables else []
 
 
 def _current_rows(table: pa.Table) -> npt.NDArray[np.int64]:
@@ -127,7 +143,9 @@ def _last_of_each(group: npt.NDArray[np.int64], order: npt.NDArray[np.int64]) ->
     return rows
 
 
-def _read_parts(uris: Iterable[str], schema: pa.Schema) -> Iterator[tuple[str, pa.Table]]:
+def _read_parts(uris: Sequence[str], schema: pa.Schema) -> Iterator[tuple[str, pa.Table]]:
+    """Each part with the schema's columns, in order; a few are fetched ahead, never all."""
+
     def load(uri: str) -> tuple[str, pa.Table]:
         data = storage.read_bytes(uri)
         try:
@@ -139,7 +157,8 @@ def _read_parts(uris: Iterable[str], schema: pa.Schema) -> Iterator[tuple[str, p
             raise CatalogError(f"{uri} is no part of a manifest: {error}; {mend}") from None
 
     with ThreadPoolExecutor(_READERS) as pool:
-        yield from pool.map(load, uris)
+        for begin in range(0, len(uris), 2 * _READERS):
+            yield from pool.map(load, uris[begin : begin + 2 * _READERS])
 
 
 def _to_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -162,8 +181,3 @@ def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue())
-
-
-def _unzip(pairs: Iterable[tuple[str, pa.Table]]) -> tuple[list[str], list[pa.Table]]:
-    listed = list(pairs)
-    return [uri for uri, _ in listed], [table for _, table in listed]

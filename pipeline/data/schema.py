@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.records import Degradation, Item, Outcome, Picture, Work
+from pipeline.records import Degradation, Item, Outcome, Picture, Work, checked_sigma
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -25,6 +25,7 @@ _ARROW_TYPES: dict[object, pa.DataType] = {
     str: pa.string(),
     int: pa.int64(),
     float: pa.float64(),
+    bool: pa.bool_(),
     bytes: pa.large_binary(),
     datetime: pa.timestamp("us", tz="UTC"),
     list[list[float]]: pa.list_(pa.list_(pa.float64())),
@@ -145,5 +146,5 @@ def _work(row: dict[str, Any], pixels: pa.Buffer, alpha: pa.Buffer, kernel: pa.B
         picture = Picture(np.frombuffer(pixels, dtype).reshape(shape), alpha_hw=alpha_hw, **facts)
     if kernel is not None:
         values = np.frombuffer(kernel, np.float64).reshape(row["kernel_shape"])
-        degradation = Degradation(values, item.scale, item.sigma)
+        degradation = Degradation(values, item.scale, checked_sigma(item.sigma))
     return Work(item, outcome, picture, degradation)

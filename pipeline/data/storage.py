@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 
@@ -152,6 +152,51 @@ def list_objects(prefix: str, suffixes: Sequence[str] = ()) -> Iterator[tuple[st
 def filesystem(uri: str) -> tuple[Any, str]:
     """fsspec's file system for `uri` and the path in it, for libraries that do their own reading."""
     return _filesystem(absolute(uri))
+
+
+class Entry(NamedTuple):
+    """What a listing tells of one name in a folder; facts: None for a folder in it."""
+
+    uri: str
+    facts: ObjectFacts | None
+
+
+def folder_pages(folder: str) -> Iterator[list[Entry]]:
+    """What lies in a folder, itself not walked into: page by page on S3, all at once elsewhere.
+
+    Order is the storage's. Nothing there: nothing is yielded. Raises `StorageError`.
+    """
+    folder = absolute(folder)
+    if split_scheme(folder)[0] in ("s3", "s3a"):
+        yield from _s3_pages(folder)
+        return
+    page = []
+    for entry in _listed(folder):
+        uri, is_folder = _uri_like(folder, entry["name"]), entry["type"] == "directory"
+        if is_folder or entry["type"] == "file" or (entry.get("islink") and os.path.isfile(uri)):
+            page.append(Entry(uri, None if is_folder else ObjectFacts(entry.get("size"), _etag(entry))))
+    yield page
+
+
+def _s3_pages(folder: str) -> Iterator[list[Entry]]:
+    filesystem, path = _filesystem(folder)
+    bucket, _, key = path.partition("/")
+    request: dict[str, str] = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/"}
+    scheme = split_scheme(folder)[0]
+    while True:
+        found: dict[str, Any] = persistently(folder, lambda: filesystem.call_s3("list_objects_v2", **request))
+        # a key that holds `//` has no URI here: `absolute` refuses it
+        below = [p["Prefix"][:-1] for p in found.get("CommonPrefixes", ()) if not p["Prefix"].endswith("//")]
+        folders = [Entry(f"{scheme}://{bucket}/{name}", None) for name in below]
+        files = [
+            Entry(f"{scheme}://{bucket}/{o['Key']}", ObjectFacts(o["Size"], _etag(o)))
+            for o in found.get("Contents", ())
+            if not o["Key"].endswith("/")
+        ]
+        yield folders + files
+        if not found.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = found["NextContinuationToken"]
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:

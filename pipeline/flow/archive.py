@@ -38,9 +38,11 @@ from pipeline.errors import (
 from pipeline.flow import cluster, graph
 from pipeline.flow.cluster import Placement
 from pipeline.flow.ledger import open_ledger
+from pipeline.flow.metrics import Metrics
 from pipeline.flow.oversee import OF_THE_STORE, Breaker, Overseer, Stop, listening
 from pipeline.flow.verify import forget_altered
 from pipeline.measure.progress import Progress
+from pipeline.measure.stages import Stages
 from pipeline.measure.summary import Summary
 from pipeline.plan import Plan, cut_units
 from pipeline.records import Outcome
@@ -79,14 +81,14 @@ def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print, *
     config = config.model_copy(update={"output": uris.absolute(config.output)})
     started = datetime.now(UTC)
     summary = Summary(new_run_id(started), config.output)
-    weights, summary.model_id = _weights(config.model.weights)
+    weights, summary.model_id = load_weights(config.model.weights)
     with (
         ExitStack() as cluster_ends,  # the cluster ends last: a drained run has seconds
         listening() as stop,
         _leased(config, summary.run_id, say) as lease,
     ):
         if verify:
-            cluster_ends.enter_context(cluster.joined(say))
+            cluster_ends.enter_context(cluster.joined(say, config.run.metrics_port))
             forget_altered(config.output, cpus=config.read.cpus, say=say)
         _run(config, summary, weights, started, _overseer(config, stop, lease), cluster_ends, say)
     if summary.missing:
@@ -119,18 +121,19 @@ def _run(
     say: Callable[[str], None],
 ) -> None:
     """What only one run at a time may do: from the manifest that was to the one that is."""
-    plan = _plan(config, summary.model_id, say)
+    plan = make_plan(config, summary.model_id, say)
     summary.catalog_items, summary.already_done, summary.waiting = plan.items, plan.done, plan.waiting
     say(_announcement(plan))
-    progress = Progress(len(plan.todo) + len(plan.invalid), every=config.run.progress_seconds)
+    total = len(plan.todo) + len(plan.invalid)
+    progress = Progress(total, every=config.run.progress_seconds, log=config.run.log)
     _prove_writable(summary, config, started)
     try:
         with progress:
-            for unit in _outcomes(config, plan, weights, summary.run_id, overseer, cluster_ends, say):
+            for unit in _outcomes(config, plan, weights, summary.run_id, overseer, cluster_ends, say, progress.stages):
                 progress.add(unit)
         summary.finished = True
     finally:
-        _account(summary, progress, len(plan.todo) + len(plan.invalid), started)
+        _account(summary, progress, total, started)
         _write_last_record(summary, config, started, say)
 
 
@@ -144,18 +147,19 @@ def _overseer(config: UpscaleConfig, stop: Stop, lease: Lease) -> Overseer:
     )
 
 
-def _weights(uri: str | None) -> tuple[bytes, str]:
-    """The checkpoint's bytes, proved to be a USRNet, and its model id."""
+def load_weights(uri: str | None, key: str = "model.weights") -> tuple[bytes, str]:
+    """The checkpoint's bytes, proved to be a USRNet, and its model id. key: the setting that names it."""
     from pipeline.model.checkpoint import load_usrnet, model_id, packaged_weights
 
     try:
         data = packaged_weights() if uri is None else storage.read_bytes(uris.absolute(uri))
     except ItemError as error:
-        raise WeightsError(f"model.weights: {error}") from None
-    return data, model_id(load_usrnet(io.BytesIO(data), name=f"model.weights {uri or '(packaged)'}"))
+        raise WeightsError(f"{key}: {error}") from None
+    return data, model_id(load_usrnet(io.BytesIO(data), name=f"{key} {uri or '(packaged)'}"))
 
 
-def _plan(config: UpscaleConfig, model_id: str, say: Callable[[str], None]) -> Plan:
+def make_plan(config: UpscaleConfig, model_id: str, say: Callable[[str], None]) -> Plan:
+    """What the run has to do; kernel files that look wrong are told to `say`."""
     return survey(
         config.catalog,
         config.output,
@@ -194,17 +198,29 @@ def _outcomes(
     overseer: Overseer,
     cluster_ends: ExitStack,
     say: Callable[[str], None],
+    stages: Stages,
 ) -> Iterator[list[Outcome]]:
-    """Every outcome of the run, recorded in the manifest before it comes out here."""
+    """Every outcome of the run, recorded in the manifest before it comes out here.
+
+    stages: are told their workers once they are known.
+    """
     yield from _record_invalid(plan.invalid, config.output, run_id)
     if plan.todo:
         try:
-            own = cluster_ends.enter_context(cluster.joined(say))
+            own = cluster_ends.enter_context(cluster.joined(say, config.run.metrics_port))
             cluster_ends.callback(graph.abandon, run_id)
             overseer.stop.listen(draining=True)
-            placement, ledger = _placement(config, own, say), open_ledger(config.run.crash_tries)
+            placement, ledger = place(config, own, say), open_ledger(config.run.crash_tries)
+            stages.workers = {
+                "read": placement.read_tasks,
+                "restore": placement.largest,
+                "write": placement.write_tasks,
+            }
+            metrics = Metrics(len(plan.todo), placement)
             flow = _restored(config, plan, weights, run_id, placement, ledger)
-            yield from overseer.units(flow, ledger, cluster.Crowding(placement))
+            for unit in overseer.units(flow, ledger, cluster.Crowding(placement)):
+                metrics.add(unit)
+                yield unit
         except (ray.exceptions.RayError, StorageError) as error:
             if _is_a_bug(error):
                 raise
@@ -219,7 +235,7 @@ def _outcomes(
             upkeep.compact(config.output)
 
 
-def _placement(config: UpscaleConfig, own: bool, say: Callable[[str], None]) -> Placement:
+def place(config: UpscaleConfig, own: bool, say: Callable[[str], None]) -> Placement:
     """Where the stages run; a cluster of our own never grows, so what does not fit now never will."""
     placement = cluster.place(
         gpus=config.restore.gpus,
@@ -242,7 +258,12 @@ def _restored(
     config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, placement: Placement, ledger: Any
 ) -> Iterator[list[Outcome]]:
     units = list(cut_units(plan.todo, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items))
-    settings = graph.Settings(
+    yield from graph.outcomes(units, settings(config, plan, weights, run_id), placement, ledger)
+
+
+def settings(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> graph.Settings:
+    """What the stages need to know of a run."""
+    return graph.Settings(
         run_id=run_id,
         output=config.output,
         software=SOFTWARE,
@@ -255,7 +276,6 @@ def _restored(
         attempts=plan.attempts,
         seconds={"read": config.read.seconds, "restore": config.restore.seconds, "write": config.write.seconds},
     )
-    yield from graph.outcomes(units, settings, placement, ledger)
 
 
 def _encoding(config: UpscaleConfig) -> Encoding:
@@ -292,7 +312,7 @@ def _is_a_bug(error: BaseException) -> bool:
 
 def _account(summary: Summary, progress: Progress, planned: int, started: datetime) -> None:
     tally = progress.tally
-    summary.done, summary.failures = tally.done, dict(tally.failures)
+    summary.done, summary.failures, summary.flagged = tally.done, dict(tally.failures), tally.flagged
     summary.missing = planned - tally.count
     summary.lr_megapixels, summary.hr_megapixels = tally.lr_pixels / 1e6, tally.hr_pixels / 1e6
     summary.seconds = (datetime.now(UTC) - started).total_seconds()

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 # Set before Ray is imported: a local cluster of our own needs no token, and Ray would otherwise
 # write one into the home folder that later clusters trip over.
@@ -45,11 +46,12 @@ class Placement:
 
 
 @contextmanager
-def joined(say: Callable[[str], None] = print) -> Iterator[bool]:
+def joined(say: Callable[[str], None] = print, metrics_port: int | None = None) -> Iterator[bool]:
     """Inside: the cluster at RAY_ADDRESS (as `ray job submit` sets it), or one on this machine.
 
     Gives whether the cluster is this process's own: then it never grows, and ends on the way out.
-    Raises `NotFinished` when no cluster answers at RAY_ADDRESS.
+    metrics_port: where a cluster of our own shows its metrics. Raises `NotFinished` when no cluster
+    answers at RAY_ADDRESS.
     """
     if ray.is_initialized():
         yield False
@@ -60,8 +62,8 @@ def joined(say: Callable[[str], None] = print) -> Iterator[bool]:
     if address:
         say(f"joining the Ray cluster at {address}")
         _knock(address)
-    dashboard = None if address else False
-    ray.init(address or "local", include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=False)
+    own: dict[str, Any] = {} if address else {"include_dashboard": False, "_metrics_export_port": metrics_port}
+    ray.init(address or "local", logging_level=logging.WARNING, log_to_driver=False, **own)
     try:
         yield not address
     finally:

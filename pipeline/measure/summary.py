@@ -8,7 +8,10 @@ from pipeline.measure.progress import duration
 
 @dataclass
 class Summary:
-    """What a run did. Counts are items; `missing` are planned items that came to no outcome."""
+    """What a run did. Counts are items; `missing` are planned items that came to no outcome.
+
+    flagged: of the done items, those whose result does not explain its input (consistency_flagged).
+    """
 
     run_id: str
     output: str
@@ -17,6 +20,7 @@ class Summary:
     waiting: int = 0
     done: int = 0
     failures: dict[str, int] = field(default_factory=dict)
+    flagged: int = 0
     missing: int = 0
     lr_megapixels: float = 0.0
     hr_megapixels: float = 0.0
@@ -42,6 +46,7 @@ def closing_words(summary: Summary) -> str:
         f"run {summary.run_id}: {_finish(summary)} in {duration(summary.seconds)}",
         f"  items     {_balance(summary)}",
         f"  done      {summary.done}",
+        *([f"  flagged   {summary.flagged} of them: {_FLAGGED}"] if summary.flagged else []),
         f"  failed    {summary.failed}",
         *(_failure(code, count) for code, count in sorted(summary.failures.items())),
         f"  pixels    {summary.lr_megapixels:.2f} MP in, {summary.hr_megapixels:.2f} MP out, {rate:.3f} MP/s",
@@ -49,6 +54,9 @@ def closing_words(summary: Summary) -> str:
         f"  manifest  {summary.output}/manifest",
     ]
     return "\n".join(lines)
+
+
+_FLAGGED = "the result does not explain its input, check kernel, phase and sigma (consistency_flagged)"
 
 
 def _finish(summary: Summary) -> str:

@@ -14,7 +14,7 @@ _DATA_STEP_BYTES = 6 * 3 * 4
 _FEATURE_MAPS = 6
 
 _CPU_SHARE = 0.25  # readers, writers, the object store and other replicas live on the machine as well
-_CPU_MOST = 2**31  # beyond, larger windows gain nothing
+_CPU_MOST = 2**30  # beyond, larger windows gain nothing
 _GPU_SHARE = 0.7  # cuDNN's workspaces and the allocator's gaps need the rest
 
 

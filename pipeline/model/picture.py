@@ -25,7 +25,7 @@ def check(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
 def unit_range(image: Image, device: torch.device) -> Tensor:
     """(h, w[, 3]) integers → (3, h, w) float32 in [0, 1] on the device; gray becomes three equal channels."""
     peak = float(np.iinfo(image.dtype).max)
-    samples = torch.from_numpy(np.ascontiguousarray(image))
+    samples = torch.from_numpy(np.require(image, requirements=("C", "W")))  # decoders hand out read-only views
     if device.type == "cuda":
         samples = samples.pin_memory().to(device, non_blocking=True)
     unit = samples.float() / peak

@@ -12,7 +12,8 @@ import numpy as np
 
 from pipeline.data import images, kernels, storage
 from pipeline.errors import ItemError
-from pipeline.records import Degradation, Item, Outcome, Picture, Work
+from pipeline.measure.noise import estimate_sigma
+from pipeline.records import Degradation, Item, Outcome, Picture, Work, checked_sigma
 from pipeline.stages.guard import guarded
 
 
@@ -40,11 +41,13 @@ def started(item: Item) -> Work:
 def _read(work: Work, limits: ReadLimits, clock: Callable[[], float]) -> Work:
     begin = clock()
     item = work.item
-    degradation = Degradation(_kernel(item, limits.kernel), item.scale, item.sigma)
+    kernel = _kernel(item, limits.kernel)
     data, facts = storage.read_object(item.uri, max_bytes=limits.bytes)
     _same_object(item, len(data), facts.etag)
     picture = images.decode(data, page=item.page, max_pixels=limits.lr_pixels)
     _same_size(item, picture)
+    if item.sigma is None:
+        item = replace(item, sigma=estimate_sigma(picture.pixels_hwc))
     outcome = replace(
         work.outcome,
         input_bytes=len(data),
@@ -53,9 +56,11 @@ def _read(work: Work, limits: ReadLimits, clock: Callable[[], float]) -> Work:
         lr_width=picture.pixels_hwc.shape[1],
         mode=picture.mode,
         bits=picture.bits,
+        sigma=item.sigma,
         seconds_read=clock() - begin,
     )
-    return replace(work, outcome=outcome, picture=picture, degradation=degradation)
+    degradation = Degradation(kernel, item.scale, checked_sigma(item.sigma))
+    return replace(work, item=item, outcome=outcome, picture=picture, degradation=degradation)
 
 
 def _kernel(item: Item, widest: int) -> kernels.Kernel:

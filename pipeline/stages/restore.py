@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ItemError
+from pipeline.measure.consistency import is_flagged
 from pipeline.model.layout import BoundaryMode
 from pipeline.model.restore import Restored, Restorer
 from pipeline.physics.resample import upscale_bicubic
-from pipeline.records import Picture, Work
+from pipeline.records import Picture, Work, checked_sigma
 from pipeline.stages.guard import fail
 
 
@@ -68,6 +69,7 @@ def _finish(work: Work, result: Restored | Exception, model_id: str, seconds: fl
         backend=result.backend,
         tiles=result.tiles,
         consistency_rms_255=result.consistency_rms_255,
+        consistency_flagged=is_flagged(result.consistency_rms_255, checked_sigma(work.item.sigma)),
         seconds_restore=seconds,
     )
     restored = replace(

@@ -319,3 +319,17 @@ def test_of_the_kernels_of_the_paper_only_the_bicubic_ones_are_warned_of(referen
         assert warned == [None] * 12
         bicubic = kernels.load_kernel(f"{uri}#bicubic_x{scale}", scale, "corner")
         assert kernels.warn_shifted(bicubic, scale) is not None
+
+
+def test_a_stack_gives_all_its_kernels_as_they_are(tmp_path: Path) -> None:
+    stack = np.random.default_rng(0).random((3, 5, 4)) + 0.1
+    np.savez(tmp_path / "k.npz", several=stack, one=stack[0])
+    several = kernels.load_stack(f"{tmp_path}/k.npz#several")
+    assert len(several) == 3
+    for found, given in zip(several, stack, strict=True):
+        np.testing.assert_allclose(found, given / given.sum())
+    for spec in ("k.npz#one", "k.npz#several[0]"):
+        (found,) = kernels.load_stack(f"{tmp_path}/{spec}")
+        np.testing.assert_allclose(found, stack[0] / stack[0].sum())
+    with pytest.raises(ItemError, match="no array 'none'"):
+        kernels.load_stack(f"{tmp_path}/k.npz#none")

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.data import manifest
 from pipeline.data.schema import MANIFEST_SCHEMA, outcomes_to_table
+from pipeline.errors import StorageError
 from pipeline.records import DONE, FAILED, Outcome
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -103,3 +105,23 @@ def told(table: pa.Table) -> list[tuple[object, ...]]:
     when = table["written_at"].cast(pa.int64()).to_pylist()
     names = ("item_id", "work_id", "status")
     return sorted(zip(*(table[name].to_pylist() for name in names), when, strict=True))
+
+
+def test_a_stream_of_current_rows_is_the_current_table_part_by_part(tmp_path: Path) -> None:
+    for n in range(40):  # more parts than are fetched ahead
+        rows = [outcome(f"item-{n % 9}", f"work-{n % 4}", (DONE, FAILED)[n % 2], n), outcome(f"one-{n}", "w", DONE, n)]
+        manifest.write_part(str(tmp_path), f"run-{n:02}", rows)
+    columns = ["item_id", "status", "written_at"]
+    streamed = pa.concat_tables(manifest.stream_current(str(tmp_path), columns))
+    assert streamed.equals(manifest.current(str(tmp_path)).select(columns))
+
+
+def test_a_part_that_changes_while_it_is_streamed_is_said(tmp_path: Path) -> None:
+    for n in range(33):
+        manifest.write_part(str(tmp_path), f"sun-{n:02}", [outcome(f"b{n}", "w", DONE, 0)])
+    stream = manifest.stream_current(str(tmp_path), ["item_id"])
+    next(stream)
+    longer = outcomes_to_table([outcome("x", "w", DONE, 0), outcome("y", "w", DONE, 0)])
+    pq.write_table(longer, manifest.parts(str(tmp_path))[-1])
+    with pytest.raises(StorageError, match="changed while it was read"):
+        list(stream)

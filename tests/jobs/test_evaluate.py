@@ -1,6 +1,6 @@
-"""The evaluation job: one table on the terminal and in a file, from a checkout, errors in words."""
+"""The evaluation job as a person runs it: errors in words, the published figures."""
 
-import os
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,81 +9,46 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.evaluate import main
-from pipeline.measure.paper import bicubic_cell, table1_cell
-from pipeline.model.checkpoint import save_safetensors
-from pipeline.model.usrnet import Architecture
-from pipeline.training.loop import initial_usrnet
-
 JOB = Path(__file__).resolve().parents[2] / "jobs" / "evaluate.py"
-SMALL = Architecture(iterations=1, hidden=4, widths=(4, 4, 4, 4), blocks=1)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two HR images, two kernels, the weights of an untrained network."""
-    folder = tmp_path_factory.mktemp("evaluate")
-    rng = np.random.default_rng(0)
-    (folder / "hr").mkdir()
-    (folder / "hr" / "notes.txt").write_text("not an image")
-    for name in ("a.png", "b.PNG"):
-        Image.fromarray(rng.integers(0, 256, (50, 60, 3), dtype=np.uint8)).save(folder / "hr" / name)
-    kernels = rng.random((2, 5, 5))
-    np.savez(folder / "k.npz", both=kernels / kernels.sum(axis=(1, 2), keepdims=True))
-    save_safetensors(initial_usrnet(SMALL, seed=0).state_dict(), folder / "first.safetensors", {})
-    return folder
+def job(folder: Path, *settings: str, limit: float = 240) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(JOB), *settings]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=limit, check=False)
 
 
-def arguments(folder: Path, *more: str) -> list[str]:
-    weights = ["--weights", str(folder / "first.safetensors")]
-    return ["--images", str(folder / "hr"), "--kernels", f"{folder / 'k.npz'}#both", *weights, *more]
+@pytest.mark.slow
+def test_it_prints_the_tables_and_paths_are_relative_to_where_it_runs(tmp_path: Path) -> None:
+    (tmp_path / "hr").mkdir()
+    Image.fromarray(np.zeros((24, 24, 3), np.uint8)).save(tmp_path / "hr" / "a.png")
+    shown = job(tmp_path, "images=hr", "output=out", "table2.scales=[2]")
+    assert shown.returncode == 0, shown.stderr
+    assert "## Table 2" in shown.stdout
+    assert "| scale | bicubic PSNR | packaged PSNR |" in shown.stdout
 
 
-def test_each_row_is_a_kernel_and_a_scale_and_each_column_a_method(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = folder / "table.md"
-    more = ("--scales", "1", "2", "--sigma", "3", "--out", str(out))
-    assert main(arguments(folder, "--weights", str(folder / "first.safetensors"), *more)) == 0
-    printed = capsys.readouterr().out
-    assert printed == out.read_text()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines()]
-    assert rows[0] == ["scale", "kernel", "bicubic", "first"]
-    assert [row[:2] for row in rows[2:]] == [[s, k] for s in ("x1", "x2") for k in ("1", "2", "mean")]
-
-    hr = [np.asarray(Image.open(folder / "hr" / name)) for name in ("a.png", "b.PNG")]
-    kernel = np.load(folder / "k.npz")["both"][1]
-    net = initial_usrnet(SMALL, seed=0).requires_grad_(False)
-    assert float(rows[6][2]) == pytest.approx(bicubic_cell(hr, kernel, 2, 3.0), abs=0.006)
-    assert float(rows[6][3]) == pytest.approx(table1_cell(net, hr, kernel, 2, 3.0), abs=0.006)
-    assert float(rows[7][3]) == pytest.approx((float(rows[5][3]) + float(rows[6][3])) / 2, abs=0.011)
+def test_a_wrong_setting_ends_in_two_without_a_traceback(tmp_path: Path) -> None:
+    shown = job(tmp_path, "images=nowhere", "output=out")
+    assert shown.returncode == 2
+    assert "nowhere" in shown.stderr
+    assert "Traceback" not in shown.stderr
 
 
-def test_it_runs_from_a_checkout_that_is_not_installed(folder: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, str(JOB), *arguments(folder, "--scales", "2")]
-    shown = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    assert shown.stdout.startswith("| scale | kernel | bicubic | first |")
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "says"),
-    [
-        ("--images", "nowhere", "there is no image in nowhere"),
-        ("--kernels", "nowhere.npz#a", "nowhere.npz#a holds no kernels"),
-        ("--kernels", "{folder}/k.npz#neither", "holds no kernels"),
-        ("--kernels", "{folder}/k.npz", "holds no kernels"),
-        ("--weights", "nowhere.pth", "nowhere.pth cannot be read"),
-        ("--weights", "{folder}/k.npz", "k.npz: "),
-        ("--scales", "two", "two"),
-    ],
-)
-def test_a_wrong_argument_is_named_and_ends_in_two(
-    folder: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, says: str
-) -> None:
-    try:
-        code = main(arguments(folder, option, value.format(folder=folder)))
-    except SystemExit as stopped:
-        code = stopped.code  # type: ignore[assignment]
-    assert code == 2
-    assert says in capsys.readouterr().err
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_set5_with_the_official_tiny_weights_gives_the_authors_figures(reference: Path, tmp_path: Path) -> None:
+    """Two kernels a scale here; all twelve by tests/measure/test_paper.py, which computes the same cells."""
+    published = json.loads((reference / "set5_psnr_usrnet_tiny.json").read_text())["psnr_db"]
+    chosen = np.load(reference / "paper_kernels.npz")["table1"][[0, 8]]
+    np.savez(tmp_path / "k.npz", two=chosen)
+    settings = (f"images={reference}/set5", f"output={tmp_path}", f"weights=[{reference}/usrnet_tiny.pth]")
+    shown = job(
+        tmp_path, *settings, f"table1.kernels={tmp_path}/k.npz#two", "table1.scales=[2, 3]", "table1.sigmas=[0]",
+        "table2.scales=[4]", "baseline=none", f"published={reference}/paper_tables.json", limit=3000,
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.stdout.splitlines()]
+    found = {(line[0], line[2]): float(line[3]) for line in lines if len(line) == 6 and line[2] in ("1", "2")}
+    for (scale, number), measured in found.items():
+        assert measured == pytest.approx(published[scale][(0, 8)[int(number) - 1]], abs=0.015)
+    assert len(found) == 4

@@ -8,7 +8,15 @@ import pytest
 from PIL import Image
 
 from pipeline.measure.metrics import psnr
-from pipeline.measure.paper import bicubic_cell, degrade_as_in_table1, restore_lr, table1_cell
+from pipeline.measure.paper import (
+    bicubic_cell,
+    degrade_as_in_table1,
+    degrade_as_in_table2,
+    restore_lr,
+    table1_cell,
+    table1_scores,
+    table2_scores,
+)
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.model.usrnet import Architecture, USRNet
 from pipeline.physics.degradation import degrade
@@ -114,3 +122,41 @@ def test_the_network_is_told_the_kernel_and_the_noise_of_the_degradation() -> No
     told, misled = (np.round(restore_lr(net, lr, k, 2, 5.0).clip(0, 1) * 255) for k in (blur, sharp))
     assert table1_cell(net, [hr], blur, 2, sigma_255=5.0) == psnr(told, hr, border=4)
     assert psnr(told, hr) > psnr(misled, hr) + 1
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_table_2_shrinks_as_antialiased_bicubic_does(scale: int) -> None:
+    """Pillow's, inside; at the edges it repeats nothing and MATLAB mirrors."""
+    hr = smooth_picture(12 * scale, 14 * scale)
+    shrunk = degrade_as_in_table2(hr, scale)
+    for c in range(3):
+        oracle = Image.fromarray(np.float32(hr[:, :, c] / 255)).resize((14, 12), Image.Resampling.BICUBIC)
+        np.testing.assert_allclose(shrunk[3:-3, 3:-3, c], np.asarray(oracle)[3:-3, 3:-3], atol=1e-6)
+
+
+def test_table_2_leaves_a_constant_picture_constant() -> None:
+    hr = np.full((30, 36, 3), 77, np.uint8)
+    np.testing.assert_allclose(degrade_as_in_table2(hr, 3), 77 / 255, atol=1e-6)
+    assert table2_scores(None, hr, 3).psnr_y_db == np.inf
+
+
+def test_y_and_ssim_stand_beside_rgb() -> None:
+    hr = smooth_picture(48, 48)
+    scores = table1_scores(None, hr, np.ones((1, 1)), 2, sigma_255=10.0)
+    assert scores.psnr_rgb_db == bicubic_cell([hr], np.ones((1, 1)), 2, 10.0)
+    assert scores.psnr_y_db > scores.psnr_rgb_db, "noise of three channels averages out in Y"
+    assert 0 < scores.ssim_y < 1
+
+
+def test_the_official_tiny_weights_beat_bicubic_on_bicubic_degradation(reference: Path, net: USRNet) -> None:
+    butterfly = read(reference / "set5" / "butterfly.png")[:120, :120]
+    restored, enlarged = table2_scores(net, butterfly, 3), table2_scores(None, butterfly, 3)
+    assert restored.psnr_y_db > enlarged.psnr_y_db + 2
+    assert restored.ssim_y > enlarged.ssim_y
+
+
+@pytest.mark.parametrize("shape", [(50, 61), (49, 48)])
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_table_2_takes_any_size(scale: int, shape: tuple[int, int]) -> None:
+    scores = table2_scores(initial_usrnet(SMALL, seed=0).eval(), smooth_picture(*shape), scale)
+    assert np.isfinite([scores.psnr_rgb_db, scores.psnr_y_db, scores.ssim_y]).all()

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from pipeline.data import storage
+from pipeline.data.schema import table_to_work, work_to_table
+from pipeline.measure.noise import estimate_sigma
 from pipeline.physics.kernels import parse_kernel
 from pipeline.records import Item, Work
 from pipeline.stages.read import ReadLimits, read
@@ -103,3 +105,13 @@ def test_exif_orientation_counts_before_the_size_is_compared(tmp_path: Path) -> 
     work = read_one(item)
     assert work.outcome.error is None
     assert (work.outcome.lr_width, work.outcome.lr_height) == (12, 20)
+
+
+def test_an_unknown_sigma_is_estimated_from_the_pixels_and_goes_on_with_the_work(image: Item) -> None:
+    work = read_one(replace(image, sigma=None, sigma_source="estimated"))
+    assert work.degradation is not None
+    assert work.degradation.sigma == work.item.sigma == work.outcome.sigma == estimate_sigma(PIXELS)
+    assert work.outcome.sigma_source == "estimated"
+    (back,) = table_to_work(work_to_table([work]))
+    assert back.degradation is not None
+    assert back.degradation.sigma == work.degradation.sigma

@@ -79,3 +79,18 @@ def test_an_unforeseen_error_is_pinned_on_the_item_that_causes_it() -> None:
 def test_a_unit_of_failures_asks_nothing_of_the_network(restorer: Restorer) -> None:
     failed = replace(work("b", 4, 4), outcome=Outcome("b", status=FAILED), picture=None, degradation=None)
     assert run([failed], restorer) == [failed]
+
+
+@pytest.mark.parametrize(("consistency", "flagged"), [(2.0, False), (3.5, True)])
+def test_a_result_beyond_the_limit_of_its_own_sigma_is_flagged_and_still_done(
+    consistency: float, flagged: bool
+) -> None:
+    class Fixed:
+        def batch(self, images: Sequence[np.ndarray], *_: object) -> list[Restored]:
+            return [Restored(images[0].repeat(2, 0).repeat(2, 1), consistency, "fp32")]
+
+    noisy = work("a", 6, 6)
+    noisy = replace(noisy, item=replace(noisy.item, sigma=2.55))
+    (done,) = restore([noisy], restorer=Fixed(), model_id="m", boundary="smooth")  # type: ignore[arg-type]
+    assert done.outcome.consistency_flagged is flagged
+    assert not done.failed

@@ -1,0 +1,133 @@
+"""How fast the engine is, what the pipeline adds, and how much memory a worker takes.
+
+    python jobs/benchmark.py engine                  packaged weights, a quick set (minutes)
+    python jobs/benchmark.py engine --full --weights usrnet_tiny.pth --kernels k.npz#table1 --images FOLDER
+    python jobs/benchmark.py memory
+    python -m jobs.benchmark engine                  from a checkout where only torch and numpy are
+
+Every speed is a ratio against a baseline measured in the same run (pipeline/bench/baseline.py).
+`--out FILE` writes everything as JSON, with machine, versions and commit.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.bench import engine, memory
+from pipeline.bench.machine import facts
+from pipeline.model.checkpoint import load_usrnet
+from pipeline.physics.kernels import parse_kernel
+
+Pixels = npt.NDArray[np.uint8]
+
+QUICK_KERNELS = ("gaussian(1.6)", "gaussian(2.0, 0.8, 30)", "motion(15, 30)")
+
+
+def main(argv: Sequence[str]) -> int:
+    args = parse(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    found: dict[str, Any] = {"machine": facts()}
+    for part in args.parts:
+        found[part] = PARTS[part](args)
+    if args.out:
+        args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("parts", nargs="+", choices=tuple(PARTS), help="what to measure")
+    parser.add_argument("--weights", help="checkpoint (default: the packaged weights)")
+    parser.add_argument("--images", type=Path, help="folder of HR images (default: drawn here)")
+    parser.add_argument("--kernels", help="FILE.npz#NAME, an array (n, kh, kw) (default: three analytic ones)")
+    parser.add_argument("--scales", type=int, nargs="+", default=[2, 3, 4])
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16", "fp16"])
+    parser.add_argument("--compile", default="auto", choices=["auto", "off", "on"])
+    parser.add_argument("--turns", type=int, default=3, help="how often baseline and engine take turns")
+    parser.add_argument("--full", action="store_true", help="add 20 pictures of about 1 HR megapixel")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    return parser.parse_args(list(argv))
+
+
+def measure_engine(args: argparse.Namespace) -> dict[str, Any]:
+    net = load_usrnet(args.weights)
+    turns: list[engine.Turn] = []
+    print(f"{'pictures':22} {'prior':6} {'baseline':>10} {'engine':>10} {'ratio':>7} {'HR MP/s':>8} {'dB lost':>8}")
+    for group, pictures, kernels in groups(args):
+        for scale in args.scales:
+            cases = list(engine.cases(pictures, kernels, [scale], group))
+            for precision in args.precisions:
+                for turn in engine.compare(net, cases, precision, args.compile, args.turns):
+                    turns.append(turn)
+                    print(line(turn), flush=True)
+    found = engine.summary(turns)
+    print(json.dumps(found))
+    return found | {"turns": [vars(turn) | {"ratio": turn.ratio} for turn in turns]}
+
+
+def groups(args: argparse.Namespace) -> list[tuple[str, list[Pixels], list[npt.NDArray[np.float64]]]]:
+    """Name, pictures and kernels of each set. Large pictures take one kernel each in turn, to end some day."""
+    kernels = [parse_kernel(spec) for spec in QUICK_KERNELS] if args.kernels is None else stack(args.kernels)
+    small = [drawn(256, 256, n) for n in range(4)] if args.images is None else photographs(args.images)
+    found = [("small", small, kernels)]
+    if args.full:
+        found.append(("1 MP", [drawn(1008, 1008, n) for n in range(20)], kernels[:1]))
+    return found
+
+
+def line(turn: engine.Turn) -> str:
+    return (
+        f"{turn.group:22} {turn.precision:6} {turn.images / turn.baseline_seconds:6.2f} i/s"
+        f" {turn.images / turn.engine_seconds:6.2f} i/s {turn.ratio:6.2f}x"
+        f" {turn.hr_megapixels / turn.engine_seconds:8.2f} {turn.db_loss:8.4f}"
+    )
+
+
+def drawn(height: int, width: int, seed: int) -> Pixels:
+    """A picture with edges, gradients and texture, from nothing but a seed."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    picture = np.zeros((height, width, 3), np.float32)
+    for _ in range(40):
+        a, b, c = rng.normal(size=3) / 40
+        inside = (a * (x - width * rng.random()) + b * (y - height * rng.random()) + c) > 0
+        picture += inside[:, :, None] * rng.normal(0, 20, 3).astype(np.float32)
+    picture += 8 * np.sin(x / rng.uniform(2, 9) + y / rng.uniform(2, 9))[:, :, None]
+    return np.clip(picture + 127, 0, 255).astype(np.uint8)
+
+
+def photographs(folder: Path) -> list[Pixels]:
+    from PIL import Image
+
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".png", ".jpg", ".webp", ".bmp"))
+    return [np.asarray(Image.open(file).convert("RGB")) for file in files]
+
+
+def stack(spec: str) -> list[npt.NDArray[np.float64]]:
+    path, _, name = spec.partition("#")
+    return [np.asarray(kernel, np.float64) for kernel in np.load(path)[name]]
+
+
+def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
+    found = {f"{mode} {mp} MP": memory.peak_rss_mib(mode, mp) for mode, mp in memory.SIZES}
+    for name, mib in found.items():
+        print(f"{name:16} {mib:8.0f} MiB above the imports", flush=True)
+    return {"peak_rss_mib": found}
+
+
+PARTS = {"engine": measure_engine, "memory": measure_memory}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,40 @@
+"""Engines that restore nothing: what is left when the network costs nothing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.model.restore import Restored
+from pipeline.model.usrnet import TINY, Denoise, USRNet
+from pipeline.physics.data_step import Observation
+from pipeline.records import Degradation
+
+
+class _PassThrough(USRNet):
+    """A USRNet whose result is its input, enlarged: windows, batches and blending stay as they are."""
+
+    def unfold(self, lr: Tensor, seen: Observation, sigma: Tensor, denoise: Denoise | None = None) -> Tensor:
+        return F.interpolate(lr, scale_factor=seen.scale, mode="nearest")
+
+
+def pass_through() -> USRNet:
+    """A network to hand to a `Restorer`."""
+    return _PassThrough(TINY)
+
+
+class PassThroughRestorer:
+    """Stands in for a `Restorer` where only what is around it shall cost: repeats pixels."""
+
+    backend = "none"
+
+    def batch(
+        self, images: Sequence[npt.NDArray[Any]], degradations: Sequence[Degradation], boundary: str = "smooth"
+    ) -> list[Restored]:
+        return [
+            Restored(np.repeat(np.repeat(image, d.scale, 0), d.scale, 1), 0.0, "fp32", self.backend)
+            for image, d in zip(images, degradations, strict=True)
+        ]

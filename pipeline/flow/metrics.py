@@ -1,0 +1,64 @@
+"""The run's own metrics beside Ray's, through `ray.util.metrics`: scraped from every node's exporter.
+
+    ray_unfold_items_total{outcome, code}     items that came to an outcome
+    ray_unfold_hr_megapixels_total            HR megapixels written
+    ray_unfold_stage_seconds_total{stage}     work in read, restore, write
+    ray_unfold_queue_items                    items without an outcome yet
+    ray_unfold_replicas                       replicas at most
+    ray_unfold_busy_share                     share of their time that the replicas restored lately: GPU
+                                              busy where they have GPUs
+    ray_unfold_gpu_busy_share                 the same, only where they have GPUs
+
+deploy/watch/ holds a dashboard and a scrape configuration for them. Counters start at 0 with a run.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+from ray.util.metrics import Counter, Gauge
+
+from pipeline.flow.cluster import Placement
+from pipeline.measure.stages import STAGES
+from pipeline.records import DONE, Outcome
+
+_WINDOW_S = 15.0  # of the busy share; units of a large archive come in every few seconds
+
+
+class Metrics:
+    """Reports outcomes as they come in. Made once Ray is there. todo: items of the run."""
+
+    def __init__(self, todo: int, placement: Placement, clock: Callable[[], float] = time.monotonic) -> None:
+        self._items = Counter("unfold_items_total", "Items that came to an outcome.", ("outcome", "code"))
+        self._pixels = Counter("unfold_hr_megapixels_total", "HR megapixels written.")
+        self._seconds = Counter("unfold_stage_seconds_total", "Seconds of work by stage.", ("stage",))
+        self._queue = Gauge("unfold_queue_items", "Items without an outcome yet.")
+        self._replicas = Gauge("unfold_replicas", "Replicas at most.")
+        self._busy = Gauge("unfold_busy_share", "Share of their time that the replicas restored lately.")
+        self._gpu_busy = Gauge("unfold_gpu_busy_share", "The same, only where replicas have GPUs.")
+        self._left, self._placement, self._clock = todo, placement, clock
+        self._since, self._worked = clock(), 0.0
+        self._queue.set(todo)
+        self._replicas.set(placement.largest)
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            self._items.inc(1, tags={"outcome": outcome.status, "code": outcome.error_code or ""})
+            if outcome.status == DONE:
+                self._pixels.inc((outcome.sr_width or 0) * (outcome.sr_height or 0) / 1e6)
+            for stage in STAGES:
+                if seconds := getattr(outcome, f"seconds_{stage}"):
+                    self._seconds.inc(seconds, tags={"stage": stage})
+        self._left -= len(outcomes)
+        self._queue.set(self._left)
+        self._worked += sum(outcome.seconds_restore or 0.0 for outcome in outcomes)
+        self._tell_busy_share()
+
+    def _tell_busy_share(self) -> None:
+        passed = self._clock() - self._since
+        if passed < _WINDOW_S:
+            return
+        share = min(1.0, self._worked / (passed * self._placement.largest))
+        self._busy.set(share)
+        if self._placement.gpus:
+            self._gpu_busy.set(share)
+        self._since, self._worked = self._clock(), 0.0

@@ -1,0 +1,69 @@
+"""Our metrics as Prometheus sees them, by its own parser."""
+
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+import ray
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline.flow import cluster, metrics
+from pipeline.flow.metrics import Metrics
+from pipeline.records import DONE, FAILED, Outcome
+
+PLACEMENT = cluster.Placement(0.5, 1.0, 1, 1, 2, 0.5, 0.5, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """A Ray of its own: where its metrics are shown is decided when it starts."""
+    if ray.is_initialized():
+        ray.shutdown()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with cluster.joined(print, port):
+        yield port
+
+
+def scraped(port: int, name: str, seconds: float = 60) -> dict[tuple[str, ...], float]:
+    """The samples of one metric by the values of their own labels, once there are any."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+        found = {
+            tuple(v for k, v in sorted(sample.labels.items()) if k in ("outcome", "code", "stage")): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name
+        }
+        if found:
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"{name} was not shown within {seconds} s")
+
+
+def test_outcomes_become_counters_and_gauges_that_prometheus_reads(port: int) -> None:
+    now = iter([0.0, 20.0, 20.0, 20.0])
+    told = Metrics(10, PLACEMENT, clock=now.__next__)
+    restored = Outcome(
+        "a", status=DONE, sr_width=1000, sr_height=500, seconds_read=0.5, seconds_restore=6.0, seconds_write=1.0
+    )
+    lost = Outcome("c", status=FAILED, error_code="corrupt-image", seconds_read=0.5)
+    told.add([restored, restored, lost])
+    assert scraped(port, "ray_unfold_items_total") == {("", "done"): 2, ("corrupt-image", "failed"): 1}
+    assert scraped(port, "ray_unfold_hr_megapixels_total") == {(): 1.0}
+    assert scraped(port, "ray_unfold_stage_seconds_total") == {("read",): 1.5, ("restore",): 12.0, ("write",): 2.0}
+    assert scraped(port, "ray_unfold_queue_items") == {(): 7}
+    assert scraped(port, "ray_unfold_replicas") == {(): 2}
+    assert scraped(port, "ray_unfold_busy_share") == {(): pytest.approx(0.3)}, "12 s of two replicas' 20 s each"
+    assert scraped(port, "ray_unfold_gpu_busy_share") == {(): pytest.approx(0.3)}
+
+
+def test_the_list_of_metrics_is_the_truth(port: int) -> None:
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+    shown = {s.name for family in text_string_to_metric_families(text) for s in family.samples}
+    documented = {word.split("{")[0] for word in (metrics.__doc__ or "").split() if word.startswith("ray_unfold_")}
+    assert documented == {name for name in shown if name.startswith("ray_unfold_")}
