@@ -2,12 +2,13 @@
 
     python jobs/upscale_archive.py [--config conf/NAME.yaml] [key=value ...]
     python jobs/upscale_archive.py catalog=s3://in/catalog.csv output=s3://out/run defaults.scale=2
+    python jobs/upscale_archive.py --verify ...    first read all outputs; restore again what is gone or altered
     python jobs/upscale_archive.py --plan [--json] ...    what it would cost; writes nothing
 
 The same file serves `ray job submit -- python jobs/upscale_archive.py ...`. Settings and their
 meaning: conf/upscale_archive.yaml. A second run restores only what is missing or has changed.
 Exit codes: 0 done, 2 bad config, catalog or weights, 3 more failed items than
-run.max_failed_share allows, 4 not finished, run again.
+run.max_failed_share allows, 4 not finished, run again, 5 another run works on the output.
 """
 
 import sys
@@ -25,6 +26,7 @@ from pipeline.measure.log import json_line, sayer
 from pipeline.measure.summary import closing_words
 
 VERBS = {
+    "verify": "read all done outputs first, and restore again what is gone or altered",
     "plan": "say what there is to do and what it would cost, and write nothing",
     "json": "with --plan: as JSON, for programs",
 }
@@ -40,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 
     from pipeline.flow.archive import restore_archive  # Ray takes seconds to import; a typo should not
 
-    summary = restore_archive(config, say=sayer(config.run.log))
+    summary = restore_archive(config, say=sayer(config.run.log), verify="verify" in line.verbs)
     print(closing_words(summary) if config.run.log == "text" else json_line("summary", **asdict(summary)))
     if config.run.report:
         _report(config.output)

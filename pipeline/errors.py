@@ -110,6 +110,12 @@ ERROR_CODES: dict[str, ErrorCode] = {
             "raise the limit named in the message, or cut the image",
         ),
         ErrorCode(
+            "not-allowed",
+            PERMANENT,
+            "the uri of the image, kernel or ground truth lies outside `limits.allowed_roots`",
+            "correct the uri, or add its place to `limits.allowed_roots`",
+        ),
+        ErrorCode(
             "duplicate-id",
             PERMANENT,
             "an earlier row of the catalog has the same item id",
@@ -160,10 +166,28 @@ ERROR_CODES: dict[str, ErrorCode] = {
             "check the credentials and the rights on the object, then run with run.retry_failed=all",
         ),
         ErrorCode(
+            "credentials-expired",
+            TRANSIENT,
+            "the storage says that the credentials have expired; the run stops early",
+            "renew the credentials and run again; it goes on where it stopped",
+        ),
+        ErrorCode(
             "storage-transient",
             TRANSIENT,
             "the storage failed again and again",
             "run again; if it stays, look at the storage's health",
+        ),
+        ErrorCode(
+            "worker-crash",
+            TRANSIENT,
+            "the process that worked on the item died each time, also with this item alone",
+            "look at the image; give the workers more memory, or remove the row",
+        ),
+        ErrorCode(
+            "time-limit",
+            TRANSIENT,
+            "the item took longer than `read.seconds`, `restore.seconds` or `write.seconds`, also alone",
+            "raise the limit named in the message, or look at the image and the storage",
         ),
         ErrorCode(
             "out-of-memory",

@@ -16,6 +16,7 @@ from pipeline.errors import ERROR_CODES, ItemError
 DONE = "done"
 FAILED = "failed"
 DEFERRED = "deferred"  # too large for this path: no row of the manifest, but work for the windows path
+STOPPED = "stopped"  # the run ended before the item's turn; never in the manifest
 
 PHASES = ("center", "corner")
 SIGMA_AUTO = "auto"  # where a sigma may stand: estimate it from the image
@@ -225,7 +226,7 @@ class Work:
     """One item on its way through the stages.
 
     picture: the LR image after read, the SR image after restore, None after write or failure.
-    degradation: set by read. A `Work` whose outcome is failed passes through later stages untouched.
+    degradation: set by read. Work that has failed, or was stopped, passes later stages untouched.
     """
 
     item: Item
@@ -235,4 +236,4 @@ class Work:
 
     @property
     def failed(self) -> bool:
-        return self.outcome.status in (FAILED, DEFERRED)
+        return self.outcome.status in (FAILED, DEFERRED, STOPPED)

@@ -9,7 +9,7 @@ Pure: opens nothing. Whether the object exists, and whether a kernel file is sou
 read. Digests (`kernel_digest`, `work_id`) are the plan's business.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -45,13 +45,15 @@ class Limits:
     """What is refused as over-limit.
 
     scale: largest factor. kernel: largest side, HR pixels. lr_pixels: of the LR image. bytes: of
-    the encoded input.
+    the encoded input. allowed_roots: what lies below none of them is refused as not-allowed; None
+    allows everything.
     """
 
     scale: int
     kernel: int
     lr_pixels: int
     bytes: int
+    allowed_roots: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ def resolve(row: Row, *, defaults: Defaults, root: str, limits: Limits, key_temp
 
     row: known columns of the catalog, None where absent. root: URI that relative ones are below.
     key_template: see `pipeline.keys`; None mirrors the path below the root.
-    Raises `ItemError`: missing-metadata, bad-metadata, bad-scale, bad-sigma, bad-kernel, over-limit.
+    Raises `ItemError`: missing-metadata, bad-metadata, bad-scale, bad-sigma, bad-kernel, over-limit,
+    not-allowed.
     """
-    uri = _uri(row, "uri", root)
+    uri = _allowed(_uri(row, "uri", root), "uri", limits)
     if (problem := _text(row, "problem")) is not None:
         raise ItemError("bad-metadata", problem)
     page, item_id = _whole(row, "page", least=0) or 0, _item_id(row, uri)
@@ -97,7 +100,7 @@ def resolve(row: Row, *, defaults: Defaults, root: str, limits: Limits, key_temp
         height=height,
         etag=_text(row, "etag"),
         size=size,
-        hr_uri=_uri(row, "hr_uri", root) if row.get("hr_uri") is not None else None,
+        hr_uri=_hr_uri(row, root, limits),
         scale_source=scale_source,
         sigma_source=sigma_source,
         kernel_source=kernel_source,
@@ -151,6 +154,23 @@ def _absolute(uri: str, root: str, name: str, code: str = "bad-metadata") -> str
         return uris.absolute(uri, root)
     except ItemError as error:
         raise ItemError(code, f"{name}: {error}") from None
+
+
+def _hr_uri(row: Row, root: str, limits: Limits) -> str | None:
+    return None if row.get("hr_uri") is None else _allowed(_uri(row, "hr_uri", root), "hr_uri", limits)
+
+
+def _allowed(uri: str, name: str, limits: Limits) -> str:
+    """`uri` itself, if it lies below one of `limits.allowed_roots`."""
+    roots = limits.allowed_roots
+    if roots is None or any(_is_below(uri, uris.absolute(root)) for root in roots):
+        return uri
+    places = ", ".join(roots)
+    raise ItemError("not-allowed", f"`{name}` is {uris.without_query(uri)}; `limits.allowed_roots` has {places}")
+
+
+def _is_below(uri: str, root: str) -> bool:
+    return uri == root or uri.startswith(f"{root.rstrip('/')}/")
 
 
 def _item_id(row: Row, uri: str) -> str:
@@ -210,7 +230,8 @@ def _kernel(row: Row, defaults: Defaults, root: str, scale: int, limits: Limits)
         raise ItemError("bad-kernel", f"{setting.name}: {error}") from None
     if not is_analytic(kernel):
         file = _file_of(kernel)
-        return _absolute(file, root, setting.name, "bad-kernel") + kernel[len(file) :], setting.source
+        whole = _allowed(_absolute(file, root, setting.name, "bad-kernel"), "kernel", limits)
+        return whole + kernel[len(file) :], setting.source
     if (extent := _extent_of(kernel, scale)) > limits.kernel:
         _refuse(f"{setting.name} spans {extent:g} HR pixels", "kernel", limits.kernel)
     return kernel, setting.source

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config.check import CheckConfig
 from pipeline.config.explore import ExploreConfig
 from pipeline.config.load import command_line, dump, load_config
 from pipeline.config.report import ReportConfig
@@ -24,6 +25,7 @@ SHIPPED = [
     (TrainConfig, "train_usrnet"),
     (ExploreConfig, "explore_settings"),
     (ReportConfig, "report"),
+    (CheckConfig, "check_archive"),
 ]
 NEEDED = ("catalog=in/catalog.csv", "output=out")
 

@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"errors", "records", "physics", "model"},
     "measure": {"errors", "records", "physics", "model", "forecast"},
     "data": {"errors", "records", "physics", "uris"},
+    "audit": {"records", "uris", "data", "resolve"},
     "index": {"errors", "records", "uris", "data"},
     "survey": {"errors", "records", "uris", "physics", "data", "plan", "resolve"},
     "review": {"errors", "records", "uris", "data", "measure"},
@@ -58,6 +59,7 @@ CPU_WORKER = (
     "pipeline.stages.windows",
     "pipeline.flow.graph",
     "pipeline.survey",
+    "pipeline.audit",
     "pipeline.pages.report",
     "pipeline.index",
 )

@@ -1,6 +1,7 @@
 """Planning: what is to do, what is done, and how it is cut into work units."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -130,6 +131,45 @@ def test_items_of_unknown_size_come_last_within_their_scale() -> None:
         sized.item_id,
         unknown.item_id,
     ]
+
+
+SETTINGS = st.fixed_dictionaries(
+    {
+        "item_id": st.text(min_size=1, max_size=4),
+        "etag": st.none() | st.text(min_size=1, max_size=4),
+        "size": st.none() | st.integers(0, 99),
+        "kernel_digest": st.text(max_size=4),
+        "sigma": st.floats(0, 255, allow_nan=False),
+        "scale": st.integers(1, 4),
+        "phase": st.sampled_from(["center", "corner"]),
+    }
+)
+
+
+def identity(settings: dict[str, Any], model_id: str = "m", **encode: object) -> str:
+    plain = Item("a", "a", "a", 2, 0.0, "delta", "center")
+    return work_id(replace(plain, **settings), model_id=model_id, encode=encode)
+
+
+@given(SETTINGS, SETTINGS)
+def test_work_ids_are_equal_just_where_what_decides_the_output_is(one: dict[str, Any], two: dict[str, Any]) -> None:
+    def deciding(settings: dict[str, Any]) -> tuple[object, ...]:
+        content = settings["etag"] or ("" if settings["size"] is None else str(settings["size"]))
+        rest = (settings[name] for name in ("item_id", "kernel_digest", "scale", "phase"))
+        return (content, repr(settings["sigma"]), *rest)
+
+    assert (identity(one) == identity(two)) == (deciding(one) == deciding(two))
+
+
+@given(SETTINGS, st.text(max_size=3), st.dictionaries(st.sampled_from(["format", "key"]), st.text(max_size=3)))
+def test_a_work_id_depends_on_model_and_encoding_and_on_nothing_that_only_tells_where(
+    settings: dict[str, Any], model: str, encode: dict[str, str]
+) -> None:
+    mine = identity(settings, model, **encode)
+    moved = {**settings, "uri": "elsewhere", "key": "x", "width": 5, "kernel_source": "x"}
+    assert identity(moved, model, **encode) == mine
+    assert identity(settings, model + "x", **encode) != mine
+    assert identity(settings, model, **encode, boundary="circular") != mine
 
 
 def test_an_estimated_sigma_is_other_work_than_any_number() -> None:

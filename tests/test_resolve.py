@@ -310,6 +310,58 @@ def test_one_odd_value_in_a_sound_row_is_an_item_or_an_item_error(name: str, val
         assert item(**{name: value}).uri
 
 
+# --- places
+
+
+def allowed(uri: str, *roots: str, **row: Any) -> str:
+    limits = replace(LIMITS, allowed_roots=roots)
+    whole = {**dict.fromkeys(COLUMNS), "uri": uri, **row}
+    return resolve(whole, defaults=DEFAULTS, root=ROOT, limits=limits).uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "root"),
+    [
+        ("a/b.png", ROOT),
+        ("a/b.png", "s3://bucket"),
+        ("a/b.png", "s3://bucket/archive/"),
+        ("/data/x/../y.png", "file:///data"),
+        ("s3://bucket/archive", "s3://bucket/archive"),
+        ("https://host/a.png?x=1", "https://host"),
+    ],
+)
+def test_what_lies_below_an_allowed_root_is_taken(uri: str, root: str) -> None:
+    assert allowed(uri, "s3://elsewhere/x", root)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://other/a.png",
+        "s3://bucket/archive-of-others/a.png",
+        "s3a://bucket/archive/a.png",
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "http://169.254.169.254/latest/meta-data",
+        "memory://bucket/archive/a.png",
+    ],
+)
+def test_what_lies_elsewhere_is_not_allowed_as_image_kernel_or_ground_truth(uri: str) -> None:
+    for row in ({"uri": uri}, {"uri": "a.png", "hr_uri": uri}, {"uri": "a.png", "kernel": f"{uri}.npy"}):
+        with pytest.raises(ItemError, match=r"`limits\.allowed_roots` has s3://bucket/archive") as caught:
+            allowed(row.pop("uri"), "s3://bucket/archive", **row)
+        assert caught.value.code == "not-allowed"
+
+
+def test_climbing_out_of_an_allowed_root_is_refused() -> None:
+    with pytest.raises(ItemError) as caught:
+        allowed("../secret.png", "s3://bucket/archive")
+    assert caught.value.code == "bad-metadata"
+    with pytest.raises(ItemError) as caught:
+        allowed("/data/archive/../secret.png", "/data/archive")
+    assert caught.value.code == "not-allowed"
+
+
 def test_sigma_auto_waits_for_the_image_and_says_so() -> None:
     for mine in (item(sigma="auto"), item(defaults=changed("sigma", "auto"))):
         assert (mine.sigma, mine.sigma_source) == (None, "estimated")

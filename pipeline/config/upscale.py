@@ -47,6 +47,8 @@ class ReadSection(Section):
     """CPU share of one task"""
     tasks: Count | None = None
     """tasks at once, at most; null leaves it to the cluster's CPUs"""
+    seconds: Positive = 600.0
+    """time limit: for a work unit together, then for each of its items alone"""
 
 
 class ReplicasSection(Section):
@@ -80,6 +82,8 @@ class RestoreSection(Section):
     """HR megapixels of one work unit"""
     unit_items: Count = 64
     """items of one work unit, at most"""
+    seconds: Positive = 3600.0
+    """time limit: for a work unit together, then for each of its items alone"""
 
 
 class WriteSection(Section):
@@ -89,6 +93,8 @@ class WriteSection(Section):
     """CPU share of one task"""
     tasks: Count | None = None
     """tasks at once, at most; null leaves it to the cluster's CPUs"""
+    seconds: Positive = 600.0
+    """time limit: for a work unit together, then for each of its items alone"""
 
 
 class EncodeSection(Section):
@@ -125,6 +131,8 @@ class LimitsSection(Section):
     """largest LR image, pixels; at most 2^28 where it must be decoded whole: anything but TIFF"""
     bytes: Count = 2**34
     """largest encoded input, bytes"""
+    allowed_roots: Annotated[list[Uri], Field(min_length=1)] | None = None
+    """URIs that images, kernels and ground truth must lie below; null takes whatever the catalog names"""
 
 
 class RunSection(Section):
@@ -134,6 +142,18 @@ class RunSection(Section):
     """which of the items that failed in earlier runs are tried again"""
     max_failed_share: Share = 0.0
     """failed share of this run's items (0 to 1) up to which the job still exits with 0"""
+    crash_tries: Count = 2
+    """workers that an item alone may take with it before it fails as worker-crash"""
+    breaker_share: Share = 0.5
+    """share of the last items beyond which one error of storage or workers ends the run, to be resumed"""
+    breaker_items: Count = 100
+    """how many last items that share is taken of"""
+    stall_seconds: Positive = 7200.0
+    """seconds without any finished work unit after which the run gives up, to be resumed"""
+    drain_seconds: Annotated[float, Field(ge=0)] = 2.0
+    """seconds that work at hand may take after SIGTERM; Ray kills a stopped job after 3"""
+    lease_seconds: Positive = 60.0
+    """seconds without a sign of life after which another run takes this one for dead"""
     progress_seconds: Positive = 5.0
     """seconds between progress lines where there is no terminal"""
     report: bool = False

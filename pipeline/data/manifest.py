@@ -25,6 +25,7 @@ from pipeline.errors import CatalogError, StorageError
 from pipeline.records import DONE, Known, Outcome
 
 _READERS = 16  # parts are small and each GET mostly waits for the store
+_LISTINGS = 5  # tries to read a manifest that is being compacted
 _DECIDING = ("item_id", "work_id", "status", "error_code", "attempts", "written_at")
 
 
@@ -49,8 +50,19 @@ def parts(output: str) -> list[str]:
 def read(output: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Every row of every part, superseded ones too; the schema's columns, or some of them."""
     schema = MANIFEST_SCHEMA if columns is None else pa.schema([MANIFEST_SCHEMA.field(c) for c in columns])
-    tables = [table for _, table in _read_parts(parts(output), schema)]
+    tables = _tables(output, schema)
     return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def _tables(output: str, schema: pa.Schema) -> list[pa.Table]:
+    """All parts; listed anew when one has gone since, because a compaction replaced it."""
+    for _ in range(_LISTINGS - 1):
+        try:
+            return [table for _, table in _read_parts(parts(output), schema)]
+        except StorageError as error:
+            if error.code != "input-missing":
+                raise
+    return [table for _, table in _read_parts(parts(output), schema)]
 
 
 def current(output: str) -> pa.Table:

@@ -1,6 +1,7 @@
 """One run over one archive, from catalog to run record. What `jobs/upscale_archive.py` calls.
 
 weights   loaded once here, so that bad ones stop the run before anything starts
+lease     no other run works on this output meanwhile
 plan      catalog minus what the manifest says is done
 flow      work units through read, restore, write (pipeline.flow.graph)
 settle    a plain read of the manifest shows one row per item
@@ -11,6 +12,7 @@ import io
 import json
 import platform
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -21,11 +23,24 @@ import ray.exceptions
 from pipeline import uris
 from pipeline.config.load import dump
 from pipeline.config.upscale import UpscaleConfig
-from pipeline.data import images, manifest, storage
-from pipeline.errors import ConfigError, ItemError, NotFinished, StorageError, WeightsError
+from pipeline.data import images, manifest, storage, upkeep, uploads
+from pipeline.data.lease import Lease, acquire
+from pipeline.errors import (
+    ERROR_CODES,
+    TRANSIENT,
+    ConfigError,
+    ItemError,
+    NotFinished,
+    StorageError,
+    UnfoldError,
+    WeightsError,
+)
 from pipeline.flow import cluster, graph
 from pipeline.flow.cluster import Placement
+from pipeline.flow.ledger import open_ledger
 from pipeline.flow.metrics import Metrics
+from pipeline.flow.oversee import OF_THE_STORE, Breaker, Overseer, Stop, listening
+from pipeline.flow.verify import forget_altered
 from pipeline.measure.progress import Progress
 from pipeline.measure.stages import Stages
 from pipeline.measure.summary import Summary
@@ -54,16 +69,58 @@ def new_run_id(now: datetime) -> str:
     return now.strftime("%Y%m%dT%H%M%S-%f")
 
 
-def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print) -> Summary:
+def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print, *, verify: bool = False) -> Summary:
     """Restore what the catalog asks for and the manifest does not have yet.
 
+    verify: first read all done outputs, and restore again what is missing or altered.
+
     Needs no running Ray; joins the cluster at RAY_ADDRESS or starts one. Raises ConfigError,
-    CatalogError or WeightsError before any work, NotFinished when it had to stop early.
+    CatalogError or WeightsError before any work, LeaseHeld when another run works on the output,
+    NotFinished when it had to stop early.
     """
     config = config.model_copy(update={"output": uris.absolute(config.output)})
     started = datetime.now(UTC)
     summary = Summary(new_run_id(started), config.output)
     weights, summary.model_id = load_weights(config.model.weights)
+    with (
+        ExitStack() as cluster_ends,  # the cluster ends last: a drained run has seconds
+        listening() as stop,
+        _leased(config, summary.run_id, say) as lease,
+    ):
+        if verify:
+            cluster_ends.enter_context(cluster.joined(say, config.run.metrics_port))
+            forget_altered(config.output, cpus=config.read.cpus, say=say)
+        _run(config, summary, weights, started, _overseer(config, stop, lease), cluster_ends, say)
+    if summary.missing:
+        raise NotFinished(f"{summary.missing} items came out of the flow without an outcome; run again")
+    return summary
+
+
+@contextmanager
+def _leased(config: UpscaleConfig, run_id: str, say: Callable[[str], None]) -> Iterator[Lease]:
+    """The lease of the output, and the output without what earlier runs left behind half-way."""
+    try:
+        lease = acquire(config.output, run_id, seconds=config.run.lease_seconds, say=say)
+    except StorageError as error:
+        raise _unwritable(config.output, error) from None
+    try:
+        with suppress(StorageError):  # some may write here and not list uploads
+            uploads.abort(uris.join(config.output, "images"))
+        yield lease
+    finally:
+        lease.release()
+
+
+def _run(
+    config: UpscaleConfig,
+    summary: Summary,
+    weights: bytes,
+    started: datetime,
+    overseer: Overseer,
+    cluster_ends: ExitStack,
+    say: Callable[[str], None],
+) -> None:
+    """What only one run at a time may do: from the manifest that was to the one that is."""
     plan = make_plan(config, summary.model_id, say)
     summary.catalog_items, summary.already_done, summary.waiting = plan.items, plan.done, plan.waiting
     say(_announcement(plan))
@@ -72,15 +129,22 @@ def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print) -
     _prove_writable(summary, config, started)
     try:
         with progress:
-            for unit in _outcomes(config, plan, weights, summary.run_id, say, progress.stages):
+            for unit in _outcomes(config, plan, weights, summary.run_id, overseer, cluster_ends, say, progress.stages):
                 progress.add(unit)
         summary.finished = True
     finally:
         _account(summary, progress, total, started)
         _write_last_record(summary, config, started, say)
-    if summary.missing:
-        raise NotFinished(f"{summary.missing} items came out of the flow without an outcome; run again")
-    return summary
+
+
+def _overseer(config: UpscaleConfig, stop: Stop, lease: Lease) -> Overseer:
+    return Overseer(
+        stop=stop,
+        lease=lease,
+        breaker=Breaker(config.run.breaker_share, config.run.breaker_items),
+        drain_seconds=config.run.drain_seconds,
+        stall_seconds=config.run.stall_seconds,
+    )
 
 
 def load_weights(uri: str | None, key: str = "model.weights") -> tuple[bytes, str]:
@@ -133,7 +197,14 @@ def _announcement(plan: Plan) -> str:
 
 
 def _outcomes(
-    config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, say: Callable[[str], None], stages: Stages
+    config: UpscaleConfig,
+    plan: Plan,
+    weights: bytes,
+    run_id: str,
+    overseer: Overseer,
+    cluster_ends: ExitStack,
+    say: Callable[[str], None],
+    stages: Stages,
 ) -> Iterator[list[Outcome]]:
     """Every outcome of the run, recorded in the manifest before it comes out here.
 
@@ -142,23 +213,32 @@ def _outcomes(
     yield from _record_invalid(plan.invalid, config.output, run_id)
     if plan.todo:
         try:
-            with cluster.joined(say, config.run.metrics_port) as own:
-                placement = place(config, own, say)
-                stages.workers = {
-                    "read": placement.read_tasks,
-                    "restore": placement.largest,
-                    "write": placement.write_tasks,
-                }
-                metrics = Metrics(len(plan.todo), placement)
-                for unit in _restored(config, plan, weights, run_id, placement):
-                    metrics.add(unit)
-                    yield unit
+            own = cluster_ends.enter_context(cluster.joined(say, config.run.metrics_port))
+            cluster_ends.callback(graph.abandon, run_id)
+            overseer.stop.listen(draining=True)
+            placement, ledger = place(config, own, say), open_ledger(config.run.crash_tries)
+            stages.workers = {
+                "read": placement.read_tasks,
+                "restore": placement.largest,
+                "write": placement.write_tasks,
+            }
+            metrics = Metrics(len(plan.todo), placement)
+            flow = _restored(config, plan, weights, run_id, placement, ledger)
+            for unit in overseer.units(flow, ledger, cluster.Crowding(placement)):
+                metrics.add(unit)
+                yield unit
         except (ray.exceptions.RayError, StorageError) as error:
             if _is_a_bug(error):
                 raise
             raise NotFinished(f"the run stopped early and can be resumed: {error}") from error
+        finally:
+            if overseer.breaker.tripped in OF_THE_STORE:
+                with suppress(StorageError):  # then the rows stay, as failed by what ended the run
+                    upkeep.take_back(config.output, run_id, overseer.breaker.tripped)
     if plan.todo or plan.invalid:
         manifest.settle(config.output)
+        if upkeep.needs_compaction(config.output):
+            upkeep.compact(config.output)
 
 
 def place(config: UpscaleConfig, own: bool, say: Callable[[str], None]) -> Placement:
@@ -181,18 +261,18 @@ def place(config: UpscaleConfig, own: bool, say: Callable[[str], None]) -> Place
 
 
 def _restored(
-    config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, placement: Placement
+    config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str, placement: Placement, ledger: Any
 ) -> Iterator[list[Outcome]]:
     """Units of images that fit into memory first, then those without limit, one by one."""
     by_id = {item.item_id: item for item in plan.todo}
     whole, large = split_by_size(plan.todo, config.restore.whole_megapixels * 1e6)
     units = list(cut_units(whole, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items))
     chosen = settings(config, plan, weights, run_id)
-    for unit in graph.outcomes(units, chosen, placement) if units else ():
+    for unit in graph.outcomes(units, chosen, placement, ledger) if units else ():
         large += [by_id[outcome.item_id] for outcome in unit if outcome.status == DEFERRED]
         yield [outcome for outcome in unit if outcome.status != DEFERRED]
     if large:
-        yield from graph.large_outcomes(large, chosen, placement)
+        yield from graph.large_outcomes(large, chosen, placement, ledger)
 
 
 def settings(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> graph.Settings:
@@ -211,6 +291,7 @@ def settings(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> 
         encoding=_encoding(config),
         attempts=plan.attempts,
         scratch=config.restore.scratch,
+        seconds={"read": config.read.seconds, "restore": config.restore.seconds, "write": config.write.seconds},
     )
 
 
@@ -263,9 +344,13 @@ def _prove_writable(summary: Summary, config: UpscaleConfig, started: datetime) 
     try:
         _write_record(summary, config, started)
     except StorageError as error:
-        if error.code == "storage-transient":
-            raise
-        raise ConfigError(f"output: {config.output} cannot be written to: {error}") from None
+        raise _unwritable(config.output, error) from None
+
+
+def _unwritable(output: str, error: StorageError) -> UnfoldError:
+    if ERROR_CODES[error.code].error_class == TRANSIENT:
+        return error
+    return ConfigError(f"output: {output} cannot be written to: {error}")
 
 
 def _write_last_record(summary: Summary, config: UpscaleConfig, started: datetime, say: Callable[[str], None]) -> None:

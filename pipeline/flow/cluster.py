@@ -134,6 +134,27 @@ def place(
     )
 
 
+class Crowding:
+    """Whether the cluster has shrunk so far that the replicas, started again, leave no CPU to a task.
+
+    Ray starts lost actors again wherever there is room, before the tasks that feed them.
+    """
+
+    def __init__(self, placement: Placement) -> None:
+        self._task = max(placement.read_cpus, placement.write_cpus)
+        self._replicas = placement.largest * placement.cpus
+        self._most = _cpus()
+
+    def __call__(self) -> bool:
+        now = _cpus()
+        self._most = max(self._most, now)
+        return now < self._most and now - self._replicas < self._task
+
+
+def _cpus() -> float:
+    return _resources().get("CPU", 0.0)
+
+
 def gpus_for(workers: int, asked: int | None) -> int:
     """GPUs of one training worker: as asked, else 1 where the cluster has one for each, else 0."""
     if asked is not None:

@@ -5,14 +5,15 @@ other things of the flow, never load it.
 """
 
 import io
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import ray
 
-from pipeline.data import manifest
-from pipeline.data.schema import outcomes_to_table, table_to_items, table_to_work, work_to_table
+from pipeline.data.schema import table_to_items, table_to_work, work_to_table
+from pipeline.flow.ledger import Watch
+from pipeline.records import Work
+from pipeline.stages.read import started
 
 if TYPE_CHECKING:
     from pipeline.model.layout import BoundaryMode
@@ -33,14 +34,16 @@ class Replica:
         self._precision, self._compile, self._boundary, self._threads = precision, compile, boundary, threads
         self._loaded: tuple[Restorer, str] | None = None
 
-    def __call__(self, unit: pa.Table, weights: "ray.ObjectRef[bytes]") -> pa.Table:
+    def __call__(self, unit: pa.Table, weights: "ray.ObjectRef[bytes]", watch: Watch) -> pa.Table:
+        return work_to_table(watch(table_to_work(unit), lambda works: self._restored(works, weights)))
+
+    def _restored(self, works: list[Work], weights: "ray.ObjectRef[bytes]") -> list[Work]:
         from pipeline.stages.restore import restore
 
         if self._loaded is None:
             self._loaded = self._load(ray.get(weights))
         restorer, model_id = self._loaded
-        works = restore(table_to_work(unit), restorer=restorer, model_id=model_id, boundary=self._boundary)
-        return work_to_table(works)
+        return restore(works, restorer=restorer, model_id=model_id, boundary=self._boundary)
 
     def _load(self, weights: bytes) -> "tuple[Restorer, str]":
         import torch
@@ -54,7 +57,7 @@ class Replica:
 
 
 class WindowReplica(Replica):
-    """Restores images without limit, each from storage to storage, and writes their manifest rows."""
+    """Restores images without limit, each from storage to storage."""
 
     def __call__(  # type: ignore[override]
         self,
@@ -63,28 +66,25 @@ class WindowReplica(Replica):
         limits: "ReadLimits",
         encoding: "Encoding",
         place: "Place",
-        run_id: str,
         software: str,
-        attempts: "ray.ObjectRef[dict[str, int]]",
+        watch: Watch,
     ) -> pa.Table:
         from pipeline.stages.windows import restore_windows
 
         if self._loaded is None:
             self._loaded = self._load(ray.get(weights))
         restorer, model_id = self._loaded
-        works = restore_windows(
-            table_to_items(unit),
-            restorer=restorer,
-            model_id=model_id,
-            limits=limits,
-            encoding=encoding,
-            place=place,
-            software=software,
-        )
-        tried = ray.get(attempts)
-        written = [
-            replace(work.outcome, run_id=run_id, software=software, attempts=tried.get(work.outcome.item_id, 0) + 1)
-            for work in works
-        ]
-        manifest.write_part(place.output, run_id, written)
-        return outcomes_to_table(written)
+
+        def step(works: list[Work]) -> list[Work]:
+            items = [work.item for work in works]
+            return restore_windows(
+                items,
+                restorer=restorer,
+                model_id=model_id,
+                limits=limits,
+                encoding=encoding,
+                place=place,
+                software=software,
+            )
+
+        return work_to_table(watch([started(item) for item in table_to_items(unit)], step))

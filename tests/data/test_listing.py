@@ -35,7 +35,7 @@ def test_more_objects_than_a_page_holds(s3_prefix: str, monkeypatch: pytest.Monk
     names = [f"{n:04}.png" for n in range(25)]
     for name in names:
         storage.write_bytes(uris.join(s3_prefix, name), b"x")
-    pages, real = [], storage._persistently
+    pages, real = [], storage.persistently
 
     def short(uri, action):  # type: ignore[no-untyped-def]
         filesystem = storage._filesystem(uri)[0]
@@ -47,7 +47,7 @@ def test_more_objects_than_a_page_holds(s3_prefix: str, monkeypatch: pytest.Monk
         finally:
             monkeypatch.setattr(filesystem, "call_s3", call)
 
-    monkeypatch.setattr(storage, "_persistently", short)
+    monkeypatch.setattr(storage, "persistently", short)
     assert [entry.uri.rsplit("/", 1)[-1] for entry in walk(s3_prefix)] == names
     assert [len(page["Contents"]) for page in pages] == [10, 10, 5]
 

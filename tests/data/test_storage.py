@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from s3fs import S3FileSystem
 
 from pipeline import uris
-from pipeline.data import storage
+from pipeline.data import persist, storage
 from pipeline.errors import ItemError, StorageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +38,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(persist, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(persist, "_LONGEST_PAUSE_S", 0.01)
 
 
 def code_of(action: Callable[[], object]) -> str:
@@ -211,9 +212,9 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_pa
     target.write_bytes(b"old")
     script = f"""
 import resource
-from pipeline.data import storage
+from pipeline.data import persist, storage
 from pipeline.errors import StorageError
-storage._FIRST_PAUSE_S = 0.001
+persist._LONGEST_PAUSE_S = 0.001
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     storage.write_bytes({str(target)!r}, bytes(100_000))
@@ -519,16 +520,16 @@ def test_trouble_that_passes_is_waited_for(
     assert server.requests.count("GET") == 3
 
 
-def test_trouble_that_stays_is_storage_transient_after_six_tries(
+def test_trouble_that_stays_is_storage_transient_after_twenty_tries(
     misbehaving: Callable[..., Misbehaving],
 ) -> None:
     server = misbehaving(PUT=[BUSY])
     with pytest.raises(
-        StorageError, match=r"s3://bkt/x: the storage answered 503 SlowDown \(tried 6 times\)"
+        StorageError, match=r"s3://bkt/x: the storage answered 503 SlowDown \(tried 20 times\)"
     ) as caught:
         storage.write_bytes("s3://bkt/x", b"12345")
     assert caught.value.code == "storage-transient"
-    assert server.requests == ["PUT"] * 6
+    assert server.requests == ["PUT"] * 20
 
 
 @pytest.mark.parametrize(("status", "code"), [(403, "storage-denied"), (401, "storage-denied"), (404, "input-missing")])
@@ -558,21 +559,48 @@ def test_no_server_at_all_is_storage_transient(monkeypatch: pytest.MonkeyPatch) 
     assert caught.value.code == "storage-transient"
 
 
-def test_tries_end_in_about_twenty_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tries_end_in_about_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
 
     def sleep(seconds: float) -> None:
         clock[0] += seconds
 
-    monkeypatch.setattr(storage, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    monkeypatch.setattr(persist, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
 
     def hang() -> None:
         clock[0] += 7
         raise TimeoutError
 
     with pytest.raises(StorageError, match="TimeoutError"):
-        storage._persistently("s3://bkt/x", hang)
-    assert 14 <= clock[0] <= 28
+        persist.persistently("s3://bkt/x", hang)
+    assert 50 <= clock[0] <= 68
+
+
+def test_an_outage_of_forty_seconds_is_sat_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr(persist, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+
+    def away() -> str:
+        if clock[0] < 40:
+            raise ConnectionRefusedError
+        return "back"
+
+    assert persist.persistently("s3://bkt/x", away) == "back"
+
+
+EXPIRED: tuple[int, bytes, int | None] = (400, b"<Error><Code>ExpiredToken</Code></Error>", None)
+
+
+def test_expired_credentials_are_told_apart_and_not_tried_again(misbehaving: Callable[..., Misbehaving]) -> None:
+    """A HEAD is answered by 400 and nothing else; the reason is asked for."""
+    server = misbehaving(HEAD=[(400, b"", None)], GET=[EXPIRED], PUT=[EXPIRED])
+    for action in (lambda: storage.read_bytes("s3://bkt/x"), lambda: storage.write_bytes("s3://bkt/x", b"12345")):
+        assert code_of(action) == "credentials-expired"
+    assert (server.requests.count("GET"), server.requests.count("PUT")) == (1, 1)
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -20,6 +21,7 @@ from pipeline.config.load import load_config
 from pipeline.config.upscale import UpscaleConfig
 from pipeline.data import manifest, storage
 from pipeline.flow import archive, cluster, graph
+from pipeline.flow.ledger import Watch, open_ledger
 from pipeline.measure.summary import Summary
 from pipeline.model.checkpoint import save_safetensors
 from pipeline.model.usrnet import Architecture
@@ -164,6 +166,27 @@ def test_a_second_run_does_nothing(restored: dict[str, str]) -> None:
     assert rows_of(restored["output"]) == before
 
 
+def test_verifying_restores_what_vanished_or_was_altered_and_nothing_else(restored: dict[str, str]) -> None:
+    before = rows_of(restored["output"])
+    gone, altered = str(before["a/one.png"]["sr_uri"]), str(before["five.tif"]["sr_uri"])
+    storage.delete(gone)
+    data = storage.read_bytes(altered)
+    storage.write_bytes(altered, data[:-1] + bytes([data[-1] ^ 1]))
+    said: list[str] = []
+    settings = config(restored["catalog"], restored["output"], restored["weights"])
+    summary = archive.restore_archive(settings, said.append, verify=True)
+    assert (summary.done, summary.already_done) == (2, len(GOOD) - 2)
+    assert [line for line in said if gone in line or altered in line] == [
+        f"altered: {gone} is gone",
+        f"altered: {altered} has other content than the manifest says",
+    ]
+    assert storage.read_bytes(altered) == data
+    after = rows_of(restored["output"])
+    assert {name: row["output_sha256"] for name, row in after.items()} == {
+        name: row["output_sha256"] for name, row in before.items()
+    }
+
+
 def test_one_changed_sigma_restores_just_that_item(restored: dict[str, str], tmp_path: Path) -> None:
     root = uris.join(restored["root"], "again")
     catalog, output = make_archive(root, tmp_path / "scratch"), uris.join(root, "out")
@@ -193,8 +216,8 @@ def test_read_and_write_workers_never_load_torch(restored: dict[str, str]) -> No
     """Asked in the worker itself, right after it ran its stage."""
 
     # Defined in here so that they travel by value: this file itself imports torch.
-    def read(unit: pa.Table, limits: ReadLimits) -> pa.Table:
-        return with_torch(graph._read_unit(unit, limits))
+    def read(unit: pa.Table, limits: ReadLimits, watch: Watch) -> pa.Table:
+        return with_torch(graph._read_unit(unit, limits, watch))
 
     def write(unit: pa.Table, **settings: object) -> pa.Table:
         work = graph._write_unit(unit.drop_columns("torch"), **settings)
@@ -206,12 +229,15 @@ def test_read_and_write_workers_never_load_torch(restored: dict[str, str]) -> No
 
     output = uris.join(restored["root"], "probe")
     items = [Item("a", uris.join(restored["root"], "a/one.png"), "a", 2, 0.0, "delta", "center")]
-    settings = {"output": output, "encoding": Encoding("png"), "run_id": "r", "software": "s"}
+    settings: dict[str, Any] = {"output": output, "encoding": Encoding("png"), "run_id": "r", "software": "s"}
+    ledger = open_ledger(2)
+    reading = {"limits": ReadLimits(10**6, 10**6, 64), "watch": Watch(ledger, "read", 60)}
     ds = graph._one_block_each([items])
-    ds = graph._whole_blocks(ds, read, fn_kwargs={"limits": ReadLimits(10**6, 10**6, 64)}, num_cpus=0.5)
+    ds = graph._whole_blocks(ds, read, fn_kwargs=reading, num_cpus=0.5)
     (row,) = ds.take_all()
     assert (row["torch"], row["outcome"]["status"]) == (False, "")
-    ds = graph._whole_blocks(ds, write, fn_kwargs={**settings, "attempts": ray.put({})}, num_cpus=0.25)
+    settings |= {"attempts": ray.put({}), "watch": Watch(ledger, "write", 60)}
+    ds = graph._whole_blocks(ds, write, fn_kwargs=settings, num_cpus=0.25)
     (row,) = ds.take_all()
     assert (row["torch"], row["status"]) == (False, "done")
 

@@ -127,7 +127,8 @@ def read_with_duckdb(output: str) -> list[tuple[str, str, str | None, str]]:
 
 def test_killed_half_way_the_next_run_restores_only_what_was_missing(tmp_path: Path, weights: str) -> None:
     catalog, output = write_archive(str(tmp_path / "lr"), 40, width=40, height=40), str(tmp_path / "out")
-    settings = (f"catalog={catalog}", f"output={output}", f"model.weights={weights}", "restore.unit_items=2")
+    settings = (f"catalog={catalog}", f"output={output}", f"model.weights={weights}")
+    settings += ("restore.unit_items=2", "run.lease_seconds=3")
     process = subprocess.Popen(
         [sys.executable, JOB, *settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
