@@ -13,17 +13,16 @@ run.max_failed_share allows, 4 not finished, run again, 5 another run works on t
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.program import OK, TOO_MANY_FAILED, run
+from jobs.closing import closed
+from jobs.program import OK, run
 from pipeline.config.load import command_line, load_config
 from pipeline.config.upscale import UpscaleConfig
-from pipeline.errors import ConfigError, UnfoldError
-from pipeline.measure.log import json_line, sayer
-from pipeline.measure.summary import closing_words
+from pipeline.errors import ConfigError
+from pipeline.measure.log import sayer
 
 VERBS = {
     "verify": "read all done outputs first, and restore again what is gone or altered",
@@ -43,23 +42,7 @@ def main(argv: Sequence[str]) -> int:
     from pipeline.flow.archive import restore_archive  # Ray takes seconds to import; a typo should not
 
     summary = restore_archive(config, say=sayer(config.run.log), verify="verify" in line.verbs)
-    print(closing_words(summary) if config.run.log == "text" else json_line("summary", **asdict(summary)))
-    if config.run.report:
-        _report(config.output)
-    allowed = round(config.run.max_failed_share * summary.attempted, 6)  # 0.29 of 100 are 29
-    return TOO_MANY_FAILED if summary.failed > allowed else OK
-
-
-def _report(output: str) -> None:
-    """The images and the manifest are what counts: a report that cannot be made is said, and no failure."""
-    from pipeline.pages.report import write_report
-
-    try:
-        uri, _ = write_report(output)
-    except UnfoldError as error:
-        print(f"  report    not made: {error}; make it later with jobs/report.py", file=sys.stderr)
-    else:
-        print(f"  report    {uri}")
+    return closed(config, summary)
 
 
 def plan(config: UpscaleConfig, *, as_json: bool) -> int:

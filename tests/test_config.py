@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.config.check import CheckConfig
 from pipeline.config.explore import ExploreConfig
 from pipeline.config.load import command_line, dump, load_config
+from pipeline.config.nightly import NightlyConfig
 from pipeline.config.report import ReportConfig
 from pipeline.config.section import REQUIRED
 from pipeline.config.train import TrainConfig
@@ -26,6 +27,7 @@ SHIPPED = [
     (ExploreConfig, "explore_settings"),
     (ReportConfig, "report"),
     (CheckConfig, "check_archive"),
+    (NightlyConfig, "restore_nightly"),
 ]
 NEEDED = ("catalog=in/catalog.csv", "output=out")
 
@@ -58,7 +60,9 @@ def defaults_of(model: type[BaseModel]) -> dict[str, object]:
     """Every key with its default; required ones say ???."""
     values: dict[str, object] = {}
     for name, field in model.model_fields.items():
-        default = REQUIRED if field.is_required() else field.default
+        default: object = REQUIRED if field.is_required() else field.default
+        if field.is_required() and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            default = defaults_of(field.annotation)
         values[name] = dump(default) if isinstance(default, BaseModel) else default
     return dict(leaves(values))
 

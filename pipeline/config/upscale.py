@@ -162,6 +162,8 @@ class RunSection(Section):
     """text for people, or json: every line an object with time and event"""
     metrics_port: Annotated[int, Field(ge=1024, le=65535)] | None = None
     """port for Prometheus on a cluster that the job starts itself; null leaves it to Ray"""
+    task_resource: Text | None = None
+    """custom Ray resource of the nodes that read and write, as on a cluster with GPU nodes; null takes any node"""
 
 
 class PlanSection(Section):

@@ -69,10 +69,17 @@ def new_run_id(now: datetime) -> str:
     return now.strftime("%Y%m%dT%H%M%S-%f")
 
 
-def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print, *, verify: bool = False) -> Summary:
+def restore_archive(
+    config: UpscaleConfig,
+    say: Callable[[str], None] = print,
+    *,
+    verify: bool = False,
+    prepare: Callable[[], None] = lambda: None,
+) -> Summary:
     """Restore what the catalog asks for and the manifest does not have yet.
 
-    verify: first read all done outputs, and restore again what is missing or altered.
+    verify: first read all done outputs, and restore again what is missing or altered. prepare: what
+    only the holder of the output's lease may do before the catalog is read, such as making it.
 
     Needs no running Ray; joins the cluster at RAY_ADDRESS or starts one. Raises ConfigError,
     CatalogError or WeightsError before any work, LeaseHeld when another run works on the output,
@@ -87,9 +94,11 @@ def restore_archive(config: UpscaleConfig, say: Callable[[str], None] = print, *
         listening() as stop,
         _leased(config, summary.run_id, say) as lease,
     ):
+        prepare()
         if verify:
             cluster_ends.enter_context(cluster.joined(say, config.run.metrics_port))
-            forget_altered(config.output, cpus=config.read.cpus, say=say)
+            where = cluster.task_resources(config.run.task_resource)
+            forget_altered(config.output, cpus=config.read.cpus, resources=where, say=say)
         _run(config, summary, weights, started, _overseer(config, stop, lease), cluster_ends, say)
     if summary.missing:
         raise NotFinished(f"{summary.missing} items came out of the flow without an outcome; run again")
@@ -252,6 +261,7 @@ def place(config: UpscaleConfig, own: bool, say: Callable[[str], None]) -> Place
         write_cpus=config.write.cpus,
         read_tasks=config.read.tasks,
         write_tasks=config.write.tasks,
+        task_resource=config.run.task_resource,
     )
     if problem := cluster.unmet(placement):
         if own:

@@ -6,9 +6,9 @@ Imports neither torch nor the stages.
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 # Set before Ray is imported: a local cluster of our own needs no token, and Ray would otherwise
@@ -22,6 +22,7 @@ import ray
 from pipeline.errors import NotFinished
 
 _ANSWERS_WITHIN_S = 10.0
+_TASK_SHARE = 0.001  # of a node's task resource: it says where, never how many
 _CORES_PER_REPLICA = 4  # convolutions of one batch stop gaining from more threads about there
 
 
@@ -31,7 +32,8 @@ class Placement:
 
     gpus, cpus: of one replica as Ray counts them. threads: torch threads of a replica.
     smallest, largest: replicas in the pool. read_cpus, write_cpus: of one task.
-    read_tasks, write_tasks: at most so many at once.
+    read_tasks, write_tasks: at most so many at once. task_resources: custom resources of Ray that a
+    read or write task asks for, so that it runs only where they are; empty: anywhere.
     """
 
     gpus: float
@@ -43,6 +45,7 @@ class Placement:
     write_cpus: float
     read_tasks: int
     write_tasks: int
+    task_resources: Mapping[str, float] = field(default_factory=dict)
 
 
 @contextmanager
@@ -92,6 +95,10 @@ def unmet(placement: Placement) -> str | None:
         needed, there = each * placement.smallest, resources.get(name, 0.0)
         if needed > there:
             return f"{placement.smallest} replicas need {needed:g} {name}s, the cluster has {there:g}; lower {keys}"
+    for name in placement.task_resources:
+        if name not in resources:
+            wanted = f"start the CPU nodes with it (ray start --resources '{{\"{name}\": 1}}')"
+            return f"run.task_resource: no node has the resource {name}, so nothing can be read or written; {wanted}"
     return None
 
 
@@ -105,8 +112,12 @@ def place(
     write_cpus: float,
     read_tasks: int | None,
     write_tasks: int | None,
+    task_resource: str | None = None,
 ) -> Placement:
-    """Fill in what the config leaves open from what the cluster has now."""
+    """Fill in what the config leaves open from what the cluster has now.
+
+    task_resource: custom resource that marks the nodes that read and write; None takes them all.
+    """
     resources = _resources()
     cores = max(1, int(resources.get("CPU", 1)))
     if gpus is None:
@@ -120,7 +131,7 @@ def place(
     # Reads and writes mostly wait, so they overlap with restoring: a CPU replica books half of the
     # cores it computes on and the tasks the rest. A GPU replica's Python needs most of one core.
     cpus = 0.5 if cores == 1 else (1.0 if gpus else threads / 2)
-    spare = max(1.0, cores - largest * cpus)
+    spare = max(1.0, cores - largest * cpus if task_resource is None else _cpus_beside(task_resource))
     return Placement(
         gpus,
         cpus,
@@ -131,7 +142,19 @@ def place(
         min(write_cpus, spare / 2),
         read_tasks or max(1, int(spare / 2 / read_cpus)),
         write_tasks or max(1, int(spare / 2 / write_cpus)),
+        task_resources(task_resource),
     )
+
+
+def task_resources(name: str | None) -> dict[str, float]:
+    """What a task asks for to run only where the custom resource `name` is; None: anywhere."""
+    return {} if name is None else {name: _TASK_SHARE}
+
+
+def _cpus_beside(resource: str) -> float:
+    """CPUs of the nodes that have `resource`."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return float(sum(held.get("CPU", 0.0) for held in nodes if held.get(resource)))
 
 
 class Crowding:
@@ -142,13 +165,18 @@ class Crowding:
 
     def __init__(self, placement: Placement) -> None:
         self._task = max(placement.read_cpus, placement.write_cpus)
-        self._replicas = placement.largest * placement.cpus
+        self._placement = placement
         self._most = _cpus()
 
     def __call__(self) -> bool:
         now = _cpus()
         self._most = max(self._most, now)
-        return now < self._most and now - self._replicas < self._task
+        return now < self._most and now - self._replicas() * self._placement.cpus < self._task
+
+    def _replicas(self) -> float:
+        """Replicas that there can be: those on GPUs come back only where GPUs are left."""
+        each = self._placement.gpus
+        return min(self._placement.largest, _resources().get("GPU", 0.0) / each) if each else self._placement.largest
 
 
 def _cpus() -> float:

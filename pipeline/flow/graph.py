@@ -78,6 +78,7 @@ def outcomes(
         _read_unit,
         fn_kwargs={"limits": settings.limits, "encoding": settings.encoding, "watch": watches["read"]},
         num_cpus=placement.read_cpus,
+        resources=dict(placement.task_resources),
         compute=TaskPoolStrategy(size=placement.read_tasks),
     )
     ds = _whole_blocks(
@@ -105,6 +106,7 @@ def outcomes(
             "watch": watches["write"],
         },
         num_cpus=placement.write_cpus,
+        resources=dict(placement.task_resources),
         compute=TaskPoolStrategy(size=placement.write_tasks),
     )
     ds.set_name(settings.run_id)
@@ -143,6 +145,7 @@ def large_outcomes(
             "attempts": ray.put(settings.attempts),
         },
         num_cpus=placement.write_cpus,
+        resources=dict(placement.task_resources),
         compute=TaskPoolStrategy(size=placement.write_tasks),
     )
     ds.set_name(settings.run_id)

@@ -4,7 +4,8 @@ Reads every output once, so it runs where the reading is cheap: as tasks on the 
 Ray Data.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -18,21 +19,24 @@ _SHOWN = 20  # altered outputs that are named; all are counted
 _TASKS_AHEAD = 256  # tasks in the driver's books; the claims of an archive may be millions
 
 
-def forget_altered(output: str, *, cpus: float, say: Callable[[str], None]) -> None:
+def forget_altered(
+    output: str, *, cpus: float, say: Callable[[str], None], resources: Mapping[str, float] = MappingProxyType({})
+) -> None:
     """Take what is missing or altered out of the manifest, so that the next plan restores it again."""
-    found = altered(output, cpus=cpus)
+    found = altered(output, cpus=cpus, resources=resources)
     for wrong in list(found.values())[:_SHOWN]:
         say(f"altered: {wrong}")
     upkeep.forget(output, found.keys())
     say(f"verified: {len(found)} done outputs are missing or altered and will be restored again")
 
 
-def altered(output: str, *, cpus: float) -> dict[str, str]:
+def altered(output: str, *, cpus: float, resources: Mapping[str, float] = MappingProxyType({})) -> dict[str, str]:
     """Item ids of done outputs that are missing or differ, with what is wrong. cpus: share of one task.
+    resources: custom resources of one task.
 
     Needs a running Ray. Raises `StorageError` where that cannot be told.
     """
-    check = ray.remote(num_cpus=cpus)(_damages)
+    check = ray.remote(num_cpus=cpus, resources=dict(resources))(_damages)
     found: dict[str, str] = {}
     pending: list[Any] = []
     for claims in _chunks(output):
