@@ -18,7 +18,7 @@ class NightlyIndexSection(Section):
     """read width, height, mode and pages of new and changed images: one row a page, better plans"""
     endings: Annotated[list[Text], Field(min_length=1)] = ENDINGS
     """endings of image names, in any case"""
-    exclude: Annotated[list[Text], Field(default_factory=list)]
+    exclude: list[Text] = []
     """patterns of paths below the prefix that are left out, such as restored/*"""
     readers: Count = 32
     """sidecars and headers read at once"""
