@@ -1,0 +1,135 @@
+"""The schedule's script against a server that keeps objects as the API server does."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "deploy" / "k8s" / "components" / "cronjob" / "create_rayjob.py"
+PREFIX = "/apis/ray.io/v1/namespaces/unfold/rayjobs"
+TEMPLATE = {
+    "apiVersion": "ray.io/v1",
+    "kind": "RayJob",
+    "metadata": {"name": "unfold-restore", "uid": "1", "labels": {"a": "b", "unfold/template": "true"}},
+    "spec": {"entrypoint": "python jobs/restore_nightly.py", "suspend": True},
+    "status": {"jobDeploymentStatus": "Suspended"},
+}
+
+
+class Api(ThreadingHTTPServer):
+    """RayJobs by name. ends: what the operator makes of one at its second look."""
+
+    def __init__(self, ends: dict[str, str]) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.objects: dict[str, dict[str, Any]] = {"unfold-restore": json.loads(json.dumps(TEMPLATE))}
+        self.ends, self.made, self.looks, self.down = ends, 0, 0, 0
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: Api
+
+    def do_GET(self) -> None:
+        found = self.server.objects.get(self.path.removeprefix(f"{PREFIX}/"))
+        if found is None:
+            return self._answer(404, {})
+        if found["metadata"]["name"] != "unfold-restore":
+            self.server.looks += 1
+            if self.server.looks <= self.server.down:
+                return self._answer(503, {})
+            if self.server.looks >= 2:
+                found["status"] = self.server.ends
+        return self._answer(200, found)
+
+    def do_POST(self) -> None:
+        assert self.headers["Authorization"] == "Bearer token"
+        assert self.path == PREFIX
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.made += 1
+        self.server.objects[body["metadata"]["name"]] = body
+        return self._answer(201, body)
+
+    def _answer(self, code: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    server = Api({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"})
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def fire(api: Api, folder: Path) -> "subprocess.CompletedProcess[str]":
+    (folder / "namespace").write_text("unfold\n")
+    (folder / "token").write_text("token")
+    environment = os.environ | {
+        "JOB_NAME": "unfold-nightly-1",
+        "JOB_UID": "job-uid",
+        "ACCOUNT_FOLDER": str(folder),
+        "KUBERNETES_API": f"http://127.0.0.1:{api.server_port}",
+        "LOOK_EVERY_SECONDS": "0.05",
+        "NO_PROXY": "127.0.0.1",
+    }
+    command = [sys.executable, str(SCRIPT), "unfold-restore"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_it_copies_the_template_once_and_owns_nothing_of_it(api: Api, tmp_path: Path) -> None:
+    shown = fire(api, tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    made = api.objects["unfold-nightly-1"]
+    assert made["spec"] == {"entrypoint": "python jobs/restore_nightly.py", "suspend": False}
+    assert made["metadata"]["labels"] == {"a": "b"}
+    assert made["metadata"]["ownerReferences"][0]["uid"] == "job-uid"
+    assert "uid" not in made["metadata"]
+    assert fire(api, tmp_path).returncode == 0, "a pod that comes back finds it"
+    assert api.made == 1
+
+
+def test_a_queue_admits_its_jobs_itself(api: Api, tmp_path: Path) -> None:
+    api.objects["unfold-restore"]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "unfold"
+    assert fire(api, tmp_path).returncode == 0
+    assert api.objects["unfold-nightly-1"]["spec"]["suspend"] is True
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": "out of attempts"},
+        {"jobDeploymentStatus": "ValidationFailed"},
+        {"jobDeploymentStatus": "Complete", "jobStatus": "FAILED"},
+    ],
+)
+def test_a_failed_job_fails_the_firing(api: Api, tmp_path: Path, ends: dict[str, str]) -> None:
+    api.ends = ends
+    shown = fire(api, tmp_path)
+    assert shown.returncode == 1
+    assert ends["jobDeploymentStatus"] in shown.stdout
+
+
+def test_an_api_server_that_is_away_for_a_while_is_waited_for(api: Api, tmp_path: Path) -> None:
+    api.down = 3
+    assert fire(api, tmp_path).returncode == 0
+
+
+def test_without_a_template_it_says_so(api: Api, tmp_path: Path) -> None:
+    del api.objects["unfold-restore"]
+    shown = fire(api, tmp_path)
+    assert shown.returncode != 0
+    assert "apply the overlay again" in shown.stderr
