@@ -85,3 +85,50 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(tmp_path: Path
     shown = job(*archive(tmp_path))
     assert shown.returncode == 2, shown.stdout + shown.stderr
     assert f"output: {tmp_path / 'out'} cannot be written to" in shown.stderr
+
+
+def nodes_with(*resources: dict[str, float]) -> dict[str, object]:
+    total: dict[str, float] = {}
+    for held in resources:
+        total = {name: total.get(name, 0) + held.get(name, 0) for name in total | held}
+    return {
+        "cluster_resources": lambda: total,
+        "nodes": lambda: [{"Alive": True, "Resources": held} for held in resources],
+    }
+
+
+def placed(monkeypatch: pytest.MonkeyPatch, *resources: dict[str, float], task_resource: str | None) -> Placement:
+    from pipeline.flow import cluster
+
+    for name, answer in nodes_with(*resources).items():
+        monkeypatch.setattr(cluster.ray, name, answer)
+    asked = {"gpus": 1.0, "threads": None, "smallest": 1, "largest": 8, "read_cpus": 0.5, "write_cpus": 0.5}
+    return cluster.place(**asked, read_tasks=None, write_tasks=None, task_resource=task_resource)  # type: ignore[arg-type]
+
+
+CPU_NODE, GPU_NODE = {"CPU": 8.0, "tasks": 1000.0}, {"CPU": 2.0, "GPU": 1.0}
+
+
+def test_tasks_are_as_many_as_their_own_nodes_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    placement = placed(monkeypatch, {"GPU": 0.0}, CPU_NODE, GPU_NODE, task_resource="tasks")
+    assert (placement.read_tasks, placement.write_tasks, placement.largest) == (8, 8, 8)
+    assert placement.task_resources.keys() == {"tasks"}
+    assert placed(monkeypatch, CPU_NODE, GPU_NODE, task_resource=None).task_resources == {}
+
+
+def test_a_resource_that_no_node_has_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.flow import cluster
+
+    problem = cluster.unmet(placed(monkeypatch, GPU_NODE, task_resource="tasks"))
+    assert problem is not None
+    assert "run.task_resource: no node has the resource tasks" in problem
+
+
+def test_gpu_nodes_that_go_take_their_replicas_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven of eight lost: one replica is left, and the CPU node is all the tasks'."""
+    from pipeline.flow import cluster
+
+    placement = placed(monkeypatch, {"CPU": 2.0, "tasks": 1.0}, *[GPU_NODE] * 8, task_resource="tasks")
+    crowding = cluster.Crowding(placement)
+    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    assert not crowding()
