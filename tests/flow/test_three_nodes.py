@@ -209,6 +209,7 @@ def test_a_run_survives_its_gpu_node_and_goes_on_where_there_is_another(
     job = nodes.submit(*archive(s3_prefix, weights, 60))
     wait_for_parts(f"{s3_prefix}/out", 2)
     nodes.kill("gpu")
+    assert len(statuses(s3_prefix)) < 60, "in the middle of the run"
     nodes.start("gpu-2", "--num-cpus=2", "--num-gpus=1")
     said, _ = job.communicate(timeout=240)
     assert job.returncode == 0, said
