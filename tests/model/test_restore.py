@@ -216,7 +216,7 @@ def test_windows_from_top_to_bottom_are_the_whole_picture(net: USRNet, h: int, w
         rows.append(tile)
     (whole,) = restore(net, [image], [degradation], precision="fp32")
     assert nearly_equal(np.concatenate(rows), whole)
-    assert source.most * scale**2 <= 2**16
+    assert source.most * scale**2 <= 1.25 * 2**16, "windows below twice their context get no smaller"
 
 
 def test_tiles_batched_with_other_images_give_what_the_whole_image_gives(net: USRNet) -> None:
