@@ -24,8 +24,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from jobs.program import run
 from pipeline.bench import engine, memory
 from pipeline.bench.machine import facts
+from pipeline.errors import ConfigError
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.physics.kernels import parse_kernel
 
@@ -157,6 +159,8 @@ def measure_overhead(args: argparse.Namespace) -> dict[str, Any]:
     root = f"{args.root}/overhead-{time.time_ns()}"
     catalog = feeding.make_archive(root, args.items or 5000, ((64, 64),), scale=2)
     flow, _ = feeding.run(catalog, f"{root}/out", feeding.PassThrough)
+    if not flow.items:
+        raise ConfigError("--items: too few for more than one work unit, so there is no steady state to measure")
     found = {
         "items": flow.items,
         "start_seconds": round(flow.start_seconds, 2),
@@ -176,4 +180,4 @@ PARTS = {
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(lambda: main(sys.argv[1:])))
