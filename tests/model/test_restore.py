@@ -183,7 +183,7 @@ def with_room_for(monkeypatch: pytest.MonkeyPatch, net: USRNet, fits: Callable[[
 
 
 def nearly_equal(a: np.ndarray, b: np.ndarray) -> bool:
-    """Within 2 grey levels; 16 in the outermost 8 pixels, where a window's margin joins other edges than the image's."""
+    """Within 2 grey levels; 16 in the outermost 8 pixels: a window's margin joins other edges than the image's."""
     error = np.abs(a.astype(int) - b)
     return bool(error[8:-8, 8:-8].max() <= 2 and error.max() <= 16 and error.mean() < 0.3)
 
