@@ -2,6 +2,7 @@
 
     python jobs/benchmark.py engine                  packaged weights, a quick set (minutes)
     python jobs/benchmark.py engine --full --weights usrnet_tiny.pth --kernels k.npz#table1 --images FOLDER
+    python jobs/benchmark.py pipeline overhead --root s3://bucket/prefix
     python jobs/benchmark.py memory
     python -m jobs.benchmark engine                  from a checkout where only torch and numpy are
 
@@ -12,6 +13,7 @@ Every speed is a ratio against a baseline measured in the same run (pipeline/ben
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from jobs.program import run
 from pipeline.bench import engine, memory
 from pipeline.bench.machine import facts
+from pipeline.errors import ConfigError
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.physics.kernels import parse_kernel
 
@@ -55,6 +59,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--compile", default="auto", choices=["auto", "off", "on"])
     parser.add_argument("--turns", type=int, default=3, help="how often baseline and engine take turns")
     parser.add_argument("--full", action="store_true", help="add 20 pictures of about 1 HR megapixel")
+    parser.add_argument("--root", default="benchmark", help="folder or s3:// prefix for pipeline and overhead")
+    parser.add_argument("--items", type=int, help="items of pipeline (200) and overhead (5000)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     return parser.parse_args(list(argv))
@@ -126,8 +132,52 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
     return {"peak_rss_mib": found}
 
 
-PARTS = {"engine": measure_engine, "memory": measure_memory}
+def measure_pipeline(args: argparse.Namespace) -> dict[str, Any]:
+    """Needs Ray and the storage at --root; the engine is timed before and after, alone."""
+    from pipeline.bench import feeding
+
+    root = f"{args.root}/pipeline-{time.time_ns()}"
+    catalog = feeding.make_archive(root, args.items or 200, feeding.SIZES, scale=2)
+    weights = [f"model.weights={args.weights}"] if args.weights else []
+    flow, units = feeding.run(catalog, f"{root}/out", None, "restore.unit_megapixels=1", *weights)
+    steady = [unit for unit in units if unit[0].item_id not in flow.first_unit]
+    bare = feeding.bare_engine_seconds(steady, args.weights, torch.get_num_threads())
+    found = {
+        "items": flow.items,
+        "start_seconds": round(flow.start_seconds, 2),
+        "flow_seconds": round(flow.seconds, 2),
+        "bare_engine_seconds": round(bare, 2),
+        "speed_of_light": round(bare / flow.seconds, 3),
+    }
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def measure_overhead(args: argparse.Namespace) -> dict[str, Any]:
+    from pipeline.bench import feeding
+
+    root = f"{args.root}/overhead-{time.time_ns()}"
+    catalog = feeding.make_archive(root, args.items or 5000, ((64, 64),), scale=2)
+    flow, _ = feeding.run(catalog, f"{root}/out", feeding.PassThrough)
+    if not flow.items:
+        raise ConfigError("--items: too few for more than one work unit, so there is no steady state to measure")
+    found = {
+        "items": flow.items,
+        "start_seconds": round(flow.start_seconds, 2),
+        "items_per_second": round(flow.items / flow.seconds, 1),
+        "cpu_ms_per_item": round(1000 * flow.cpu_seconds / flow.items, 2),
+    }
+    print(json.dumps(found), flush=True)
+    return found
+
+
+PARTS = {
+    "engine": measure_engine,
+    "pipeline": measure_pipeline,
+    "overhead": measure_overhead,
+    "memory": measure_memory,
+}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(lambda: main(sys.argv[1:])))

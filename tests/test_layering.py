@@ -32,10 +32,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explore": {"errors", "records", "data", "measure", "model", "resolve"},
     "pages": {"errors", "uris", "data", "measure", "review", "explore"},
     "stages": {"errors", "records", "uris", "physics", "model", "data", "measure", "plan"},
-    "bench": {"errors", "records", "physics", "model", "measure"},
     "flow": {
         *("errors", "records", "uris", "config", "plan", "forecast", "resolve", "survey"),
         *("physics", "model", "training", "data", "stages", "measure"),
+    },
+    "bench": {
+        *("errors", "records", "uris", "config", "physics", "plan", "model", "data", "measure", "stages", "flow"),
     },
 }
 # Only these rooms may import these packages.
@@ -65,7 +67,13 @@ CPU_WORKER = (
 )
 
 # Modules that run where nothing but torch and numpy is installed.
-BARE = ("pipeline.model.restore", "pipeline.model.checkpoint", "pipeline.training.pack", "jobs.train_packed")
+BARE = (
+    "pipeline.model.restore",
+    "pipeline.model.checkpoint",
+    "pipeline.training.pack",
+    "jobs.train_packed",
+    "jobs.benchmark",
+)
 
 SOURCES = sorted((ROOT / "pipeline").rglob("*.py"))
 

@@ -129,7 +129,7 @@ def _restored(restorer: Restorer, cases: Sequence[Case]) -> list[Pixels]:
 
 def _decode(data: bytes) -> Pixels:
     if Image is not None:
-        return np.asarray(Image.open(io.BytesIO(data)))
+        return np.array(Image.open(io.BytesIO(data)))
     pixels: Pixels = np.load(io.BytesIO(data))
     return pixels
 

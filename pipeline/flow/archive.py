@@ -11,7 +11,7 @@ check     items in = done + failed, or the run says what is missing
 import io
 import json
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -45,7 +45,7 @@ from pipeline.measure.progress import Progress
 from pipeline.measure.stages import Stages
 from pipeline.measure.summary import Summary
 from pipeline.plan import SAME, Plan, cut_units, split_by_size
-from pipeline.records import DEFERRED, Outcome
+from pipeline.records import DEFERRED, Item, Outcome
 from pipeline.resolve import Defaults, Limits
 from pipeline.stages.read import ReadLimits
 from pipeline.stages.write import Encoding
@@ -276,13 +276,18 @@ def _restored(
     """Units of images that fit into memory first, then those without limit, one by one."""
     by_id = {item.item_id: item for item in plan.todo}
     whole, large = split_by_size(plan.todo, config.restore.whole_megapixels * 1e6)
-    units = list(cut_units(whole, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items))
+    units = list(units_of(config, whole))
     chosen = settings(config, plan, weights, run_id)
     for unit in graph.outcomes(units, chosen, placement, ledger) if units else ():
         large += [by_id[outcome.item_id] for outcome in unit if outcome.status == DEFERRED]
         yield [outcome for outcome in unit if outcome.status != DEFERRED]
     if large:
         yield from graph.large_outcomes(large, chosen, placement, ledger)
+
+
+def units_of(config: UpscaleConfig, items: Sequence[Item]) -> Iterator[list[Item]]:
+    """The work units of items that are restored whole."""
+    return cut_units(items, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items)
 
 
 def settings(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> graph.Settings:

@@ -64,11 +64,16 @@ class Settings:
 
 
 def outcomes(
-    units: Sequence[list[Item]], settings: Settings, placement: Placement, ledger: Any = None
+    units: Sequence[list[Item]],
+    settings: Settings,
+    placement: Placement,
+    ledger: Any = None,
+    replica: type[Replica] = Replica,
 ) -> Iterator[list[Outcome]]:
     """Restore the units; yields each unit's outcomes once its images and manifest part are written.
 
-    ledger: the actor of `pipeline.flow.ledger`; None keeps no accounts. Items that were stopped come out without a row.
+    ledger: the actor of `pipeline.flow.ledger`; None keeps no accounts. replica: the actor that
+    restores, another one in benchmarks. Items that were stopped come out without a row.
     """
     watches = {stage: Watch(ledger, stage, settings.seconds.get(stage)) for stage in ("read", "restore", "write")}
     _set_context()
@@ -83,7 +88,7 @@ def outcomes(
     )
     ds = _whole_blocks(
         ds,
-        Replica,
+        replica,
         fn_constructor_args=(settings.precision, settings.compile, settings.boundary, placement.threads),
         fn_kwargs={"weights": ray.put(settings.weights), "watch": watches["restore"]},
         num_cpus=placement.cpus,

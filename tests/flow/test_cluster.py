@@ -57,7 +57,7 @@ def job(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str
 def test_replicas_on_gpus_get_whole_units(tmp_path: Path) -> None:
     """A pretended GPU: Ray places the replica on it, torch inside finds none and computes on the CPU."""
     script = (
-        "import ray, sys; ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False);"
+        "import ray, sys; ray.init('local', num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False);"
         "from jobs.upscale_archive import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", script, *archive(tmp_path)]

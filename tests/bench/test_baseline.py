@@ -1,0 +1,88 @@
+"""The yardstick gives the authors' numbers, or a ratio against it would mean nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.bench import engine
+from pipeline.bench.baseline import plain_usrnet
+from pipeline.bench.machine import median
+from pipeline.bench.memory import Gradient, peak_rss_mib
+from pipeline.model.checkpoint import load_usrnet
+from pipeline.model.usrnet import Architecture
+from pipeline.physics.kernels import parse_kernel
+from pipeline.training.loop import initial_usrnet
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = Architecture(iterations=2, hidden=8, widths=(8, 8, 8, 8), blocks=1)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_the_baseline_is_the_same_network(scale: int) -> None:
+    net = load_usrnet()
+    rng = torch.Generator().manual_seed(0)
+    lr = torch.rand(1, 3, 24, 20, generator=rng)
+    kernel = torch.from_numpy(parse_kernel("gaussian(2.0, 0.8, 30)"))[None, None].float()
+    sigma = torch.full((1, 1, 1, 1), 2.55 / 255)
+    with torch.inference_mode():
+        ours, plain = net(lr, kernel, scale, sigma), plain_usrnet(net, lr, kernel, scale, sigma)
+    assert (ours - plain).abs().max() < 2e-4
+
+
+@pytest.mark.parametrize("case", ["deblur_x1", "noisy_x3", "motion_x4", "batch_of_two_x2"])
+def test_the_baseline_gives_the_authors_golden_outputs(reference: Path, case: str) -> None:
+    net = load_usrnet(reference / "usrnet_tiny.pth").double()
+    with np.load(reference / "usrnet_tiny_golden.npz") as golden:
+        lr, kernel, scale, sigma, sr = (golden[f"{case}/{part}"] for part in ("lr", "kernel", "scale", "sigma", "sr"))
+    y = torch.from_numpy(lr).double().permute(0, 3, 1, 2)
+    k, level = torch.from_numpy(kernel).double()[:, None], torch.from_numpy(sigma).double().view(-1, 1, 1, 1)
+    with torch.inference_mode():
+        x = plain_usrnet(net, y, k, int(scale), level)
+    assert np.abs(x.permute(0, 2, 3, 1).numpy() - sr).max() < 1e-5
+
+
+def test_engine_and_baseline_agree_in_the_benchmark() -> None:
+    net = initial_usrnet(SMALL, seed=0)
+    pictures = [np.random.default_rng(n).integers(0, 255, (48, 64, 3), np.uint8) for n in range(2)]
+    cases = list(engine.cases(pictures, [parse_kernel("gaussian(1.2)")], [2], "noise"))
+    turns = list(engine.compare(net, cases, "fp32", turns=2))
+    found = engine.summary(turns)
+    assert [turn.images for turn in turns] == [2, 2]
+    assert found["ratio_fp32"] > 0
+    assert found["max_db_loss_fp32"] < 0.01
+
+
+def test_the_middle_one() -> None:
+    assert median([3, 1, 2]) == 2
+    assert median([4, 1, 2, 3]) == 2.5
+
+
+def test_a_made_up_picture_is_the_same_however_it_is_read() -> None:
+    picture = Gradient(50, 70)
+    whole = picture.read(0, 50, 0, 70)
+    assert whole.shape == picture.shape
+    assert np.array_equal(picture.read(10, 20, 30, 40), whole[10:20, 30:40])
+
+
+@pytest.mark.slow
+def test_the_job_writes_what_it_prints(tmp_path: Path) -> None:
+    arguments = ["engine", "pipeline", "overhead", "--scales", "2", "--precisions", "fp32", "--turns", "1"]
+    arguments += ["--items", "70", "--root", str(tmp_path / "root"), "--out", str(tmp_path / "b.json")]
+    command = [sys.executable, "jobs/benchmark.py", *arguments]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    found = json.loads((tmp_path / "b.json").read_text())
+    assert found["engine"]["ratio_fp32"] > 0
+    assert 0 < found["pipeline"]["speed_of_light"] < 2
+    assert found["overhead"]["cpu_ms_per_item"] > 0
+    assert found["machine"]["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+@pytest.mark.slow
+def test_four_hundred_megapixels_stay_below_two_gibibytes() -> None:
+    assert peak_rss_mib("windows", 400) < 2048
