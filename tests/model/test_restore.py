@@ -240,6 +240,7 @@ def test_precision_and_code_are_told(net: USRNet) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
 def test_compiled_code_gives_the_same_picture(net: USRNet) -> None:
     image, degradation = pair(24, 24, 2)
     results = [Restorer(net, precision="fp32", compile=c).batch([image], [degradation])[0] for c in ("on", "off")]
