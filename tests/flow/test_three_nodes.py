@@ -25,7 +25,7 @@ from pipeline.model.checkpoint import save_safetensors
 from pipeline.model.usrnet import Architecture
 from pipeline.training.loop import initial_usrnet
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.nodes, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = str(Path(sys.executable).parent / "ray")
