@@ -80,7 +80,7 @@ def test_the_job_writes_what_it_prints(tmp_path: Path) -> None:
     assert found["engine"]["ratio_fp32"] > 0
     assert 0 < found["pipeline"]["speed_of_light"] < 2
     assert found["overhead"]["cpu_ms_per_item"] > 0
-    assert found["machine"]["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert found["machine"]["versions"]["torch"].startswith(torch.__version__.split("+")[0])
 
 
 @pytest.mark.slow
