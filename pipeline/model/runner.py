@@ -70,7 +70,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class _Launched:
-    """A batch whose computation has begun. residual: Hx - y, (N, 3, h, w). bad: (N,) bool."""
+    """A batch whose computation has begun. bad: (N,) bool, whose result is no picture."""
 
     windows: list[Window]
     lr: Tensor
@@ -87,7 +87,7 @@ class Runner:
         self.device, self.precision = device, precision
         self._net = copy.deepcopy(net).float().eval().requires_grad_(False).to(device)
         self._fast = Denoiser(net.p, device, precision, compile)
-        self._exact = Denoiser(net.p, device, "fp32", "off")
+        self._exact = self._fast if precision == "fp32" else Denoiser(net.p, device, "fp32", compile)
 
     @property
     def backend(self) -> str:
@@ -149,8 +149,8 @@ class Runner:
 
     def _observe(self, lr: Tensor, degradations: list[Degradation]) -> Observation:
         """Spectra of the kernels, each different one transformed once; one for all is not even copied."""
-        numbers: dict[bytes, int] = {}
-        which = [numbers.setdefault(d.kernel.tobytes() + bytes(d.kernel.shape), len(numbers)) for d in degradations]
+        numbers: dict[tuple[Shape, bytes], int] = {}
+        which = [numbers.setdefault((d.kernel.shape, d.kernel.tobytes()), len(numbers)) for d in degradations]
         different = [degradations[which.index(number)] for number in range(len(numbers))]
         seen = observe(lr, _stacked_kernels(different).to(self.device), degradations[0].scale)
         if len(different) in (1, len(degradations)):

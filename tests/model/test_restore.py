@@ -56,6 +56,15 @@ def test_a_mixture_gives_what_each_gives_alone(net: USRNet) -> None:
         assert np.abs(result.astype(int) - alone).max() <= 1
 
 
+def test_kernels_as_wide_as_the_limit_allows(net: USRNet) -> None:
+    image, _ = pair(40, 40, 2)
+    wide = np.zeros((300, 512))
+    wide[150, 256] = 1
+    (result,) = restore(net, [image], [Degradation(wide, 2, 0)], precision="fp32")
+    (small,) = restore(net, [image], [Degradation(np.ones((1, 1)), 2, 0)], precision="fp32")
+    assert nearly_equal(result, small)
+
+
 def test_the_dtype_and_the_gray_of_the_input_are_kept(net: USRNet) -> None:
     image, degradation = pair(16, 16, 2)
     for sample in (image, image.astype(np.uint16) * 257, image[:, :, 0], image[:, :, 0].astype(np.uint16) * 257):
