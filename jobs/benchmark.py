@@ -83,7 +83,7 @@ def measure_engine(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def groups(args: argparse.Namespace) -> list[tuple[str, list[Pixels], list[npt.NDArray[np.float64]]]]:
-    """Name, pictures and kernels of each set. Large pictures take one kernel each in turn, to end some day."""
+    """Name, pictures and kernels of each set. Large pictures take the first kernel only, to end some day."""
     kernels = [parse_kernel(spec) for spec in QUICK_KERNELS] if args.kernels is None else stack(args.kernels)
     small = [drawn(256, 256, n) for n in range(4)] if args.images is None else photographs(args.images)
     found = [("small", small, kernels)]
@@ -133,7 +133,7 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_pipeline(args: argparse.Namespace) -> dict[str, Any]:
-    """Needs Ray and the storage at --root; the engine is timed before and after, alone."""
+    """Needs Ray and the storage at --root; the bare engine is timed afterwards, alone."""
     from pipeline.bench import feeding
 
     root = f"{args.root}/pipeline-{time.time_ns()}"

@@ -7,9 +7,11 @@ is at hand; without it, neither does. Needs torch and numpy only.
 """
 
 import io
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.bench.baseline import plain_usrnet
-from pipeline.bench.machine import median, seconds
+from pipeline.bench.machine import timed
 from pipeline.measure.metrics import psnr
 from pipeline.model.restore import Restored, Restorer
 from pipeline.model.usrnet import USRNet
@@ -44,10 +46,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Turn:
-    """Baseline and engine once each on one group of cases."""
+    """Baseline and engine once each on one group of cases. number: which of the turns, from 0."""
 
     group: str
     precision: str
+    number: int
     images: int
     hr_megapixels: float
     baseline_seconds: float
@@ -81,24 +84,35 @@ def compare(
     restorer = Restorer(net, precision=precision, compile=compile)
     _restored(restorer, cases[:2])  # what is done once in a process's life is not measured
     _plainly(net, cases[0], restorer.device)
-    for _ in range(turns):
-        ours: list[Pixels] = []
-        theirs: list[Pixels] = []
-        slow = seconds(lambda: theirs.extend(_plainly(net, case, restorer.device) for case in cases))  # noqa: B023
-        fast = seconds(lambda: ours.extend(_restored(restorer, cases)))  # noqa: B023
+    for number in range(turns):
+        slow, theirs = timed(lambda: [_plainly(net, case, restorer.device) for case in cases])
+        fast, ours = timed(lambda: _restored(restorer, cases))
         losses = [psnr(case.hr, a) - psnr(case.hr, b) for case, a, b in zip(cases, theirs, ours, strict=True)]
         megapixels = sum(case.hr[:, :, 0].size for case in cases) / 1e6
-        yield Turn(cases[0].group, precision, len(cases), megapixels, slow, fast, max(losses))
+        yield Turn(cases[0].group, precision, number, len(cases), megapixels, slow, fast, max(losses))
 
 
 def summary(turns: Sequence[Turn]) -> dict[str, Any]:
-    """Medians by precision, over all groups and turns; the largest loss of any case."""
+    """By precision: the ratio of images a second on all groups together and on each (medians over
+    turns), and the largest loss of any case, in dB."""
     found: dict[str, Any] = {}
     for precision in dict.fromkeys(turn.precision for turn in turns):
         chosen = [turn for turn in turns if turn.precision == precision]
-        found[f"ratio_{precision}"] = round(median([turn.ratio for turn in chosen]), 3)
+        found[f"ratio_{precision}"] = _ratio(chosen)
+        for group in dict.fromkeys(turn.group for turn in chosen):
+            found[f"ratio_{precision}, {group}"] = _ratio([turn for turn in chosen if turn.group == group])
         found[f"max_db_loss_{precision}"] = round(max(turn.db_loss for turn in chosen), 4)
     return found
+
+
+def _ratio(turns: Sequence[Turn]) -> float:
+    """Of the seconds for the same images, all groups of a turn taken together; the median over turns."""
+    baseline: dict[int, float] = defaultdict(float)
+    engine: dict[int, float] = defaultdict(float)
+    for turn in turns:
+        baseline[turn.number] += turn.baseline_seconds
+        engine[turn.number] += turn.engine_seconds
+    return round(median(baseline[number] / engine[number] for number in baseline), 3)
 
 
 @torch.inference_mode()

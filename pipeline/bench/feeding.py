@@ -52,14 +52,14 @@ def make_archive(root: str, count: int, sizes: Sequence[tuple[int, int]], scale:
     rng = np.random.default_rng(0)
     for n in range(count):
         h, w = sizes[n % len(sizes)]
-        picture = Picture(drawn(h, w, rng), mode="RGB", bits=8, format="PNG")
+        picture = Picture(wavy(h, w, rng), mode="RGB", bits=8, format="PNG")
         storage.write_bytes(uris.join(root, f"{n:05d}.png"), images.encode(picture, "png", images.Options()))
         rows.writerow((f"{n:05d}.png", scale, 2.55, "gaussian(1.2)", w, h))
     storage.write_bytes(uris.join(root, "catalog.csv"), table.getvalue().encode())
     return uris.join(root, "catalog.csv")
 
 
-def drawn(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def wavy(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Smooth waves and noise: PNG needs about as long for it as for a photograph."""
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / a + y / b) for a, b in rng.uniform(5, 40, (3, 2))]

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 Facts = dict[str, object]
+T = TypeVar("T")
 
 
 def facts() -> Facts:
@@ -25,22 +27,15 @@ def facts() -> Facts:
     }
 
 
-def seconds(action: Callable[[], object]) -> float:
-    """Wall time of one call; on a GPU until the device has finished."""
+def timed(action: Callable[[], T]) -> tuple[float, T]:
+    """Wall time of one call, in seconds, and what it returns; on a GPU until the device has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     begin = time.perf_counter()
-    action()
+    result = action()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - begin
-
-
-def median(values: list[float]) -> float:
-    """The middle one; of two in the middle their mean."""
-    ranked = sorted(values)
-    half = len(ranked) // 2
-    return ranked[half] if len(ranked) % 2 else (ranked[half - 1] + ranked[half]) / 2
+    return time.perf_counter() - begin, result
 
 
 def _processor() -> str:

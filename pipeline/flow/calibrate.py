@@ -92,7 +92,8 @@ class _Calibrator:
         from pipeline.records import Degradation
 
         torch.set_num_threads(self._threads)
-        self._restorer = Restorer(load_usrnet(io.BytesIO(weights)), precision=self._settings.precision)
+        net = load_usrnet(io.BytesIO(weights))
+        self._restorer = Restorer(net, precision=self._settings.precision, compile=self._settings.compile)
         self._restorer.batch([np.zeros((32, 32, 3), np.uint8)], [Degradation(np.ones((1, 1)), 2, 2.55)])
         return self._memory()
 

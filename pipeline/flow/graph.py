@@ -114,9 +114,7 @@ def outcomes(
         resources=dict(placement.task_resources),
         compute=TaskPoolStrategy(size=placement.write_tasks),
     )
-    ds.set_name(settings.run_id)
-    for unit in ds.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield table_to_outcomes(unit)
+    yield from _delivered(ds, settings.run_id)
 
 
 def large_outcomes(
@@ -153,7 +151,12 @@ def large_outcomes(
         resources=dict(placement.task_resources),
         compute=TaskPoolStrategy(size=placement.write_tasks),
     )
-    ds.set_name(settings.run_id)
+    yield from _delivered(ds, settings.run_id)
+
+
+def _delivered(ds: Dataset, run_id: str) -> Iterator[list[Outcome]]:
+    """Run the graph; each unit's outcomes as they come. The name lets `abandon` find it."""
+    ds.set_name(run_id)
     for unit in ds.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield table_to_outcomes(unit)
 

@@ -5,7 +5,6 @@ by Ray Train or the whole job by a person, goes on from the last state.
 """
 
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -94,23 +93,28 @@ def _fit(task: Task, config: TrainConfig, resources: dict[str, float], show: Not
             failure_config=FailureConfig(max_failures=config.workers.restarts),
         ),
     )
-    failures: list[Exception] = []
-    fitting = threading.Thread(target=_catching, args=(trainer.fit, failures), daemon=True)
-    fitting.start()  # not in the main thread, where Ray Train would turn Ctrl-C into success
+    # Not in this process: its main thread would turn Ctrl-C into success, another one would outlive Ray's end.
+    fitting = _failure_of.remote(trainer)
     try:
-        step = _listen(task.messages, show, fitting.is_alive)
+        step = _listen(task.messages, show, lambda: not ray.wait([fitting], timeout=0)[0])
+        failure = ray.get(fitting)
+    except RayError as error:
+        raise NotFinished(f"the cluster was lost ({type(error).__name__}); run again to go on") from None
     finally:
         folder.clear(_NOTES)
-    if failures:
-        raise _meaning(failures[0]) from failures[0]
+    if failure is not None:
+        raise _meaning(failure) from failure
     return step
 
 
-def _catching(action: Callable[[], object], failures: list[Exception]) -> None:
+@ray.remote(num_cpus=0, max_retries=0)
+def _failure_of(trainer: TorchTrainer) -> Exception | None:
+    """Train to the end; what went wrong is returned as it is, where raised it would come as Ray's."""
     try:
-        action()
+        trainer.fit()
     except Exception as error:
-        failures.append(error)
+        return error
+    return None
 
 
 def work(config: dict[str, Any]) -> None:
@@ -154,8 +158,6 @@ def _listen(messages: Queue, show: Notice, going_on: Callable[[], bool]) -> int 
             if over:
                 return step
             continue
-        except RayError as error:
-            raise NotFinished(f"the cluster was lost ({type(error).__name__}); run again to go on") from None
         if isinstance(message, UnfoldError):
             raise message
         if isinstance(message, int):

@@ -11,7 +11,6 @@ import torch
 
 from pipeline.bench import engine
 from pipeline.bench.baseline import plain_usrnet
-from pipeline.bench.machine import median
 from pipeline.bench.memory import Gradient, peak_rss_mib
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.model.usrnet import Architecture
@@ -55,11 +54,6 @@ def test_engine_and_baseline_agree_in_the_benchmark() -> None:
     assert [turn.images for turn in turns] == [2, 2]
     assert found["ratio_fp32"] > 0
     assert found["max_db_loss_fp32"] < 0.01
-
-
-def test_the_middle_one() -> None:
-    assert median([3, 1, 2]) == 2
-    assert median([4, 1, 2, 3]) == 2.5
 
 
 def test_a_made_up_picture_is_the_same_however_it_is_read() -> None:

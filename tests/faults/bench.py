@@ -68,6 +68,7 @@ class Bench:
         oversee._STARVED_S = 10.0
         self.proxy = FaultProxy(int(endpoint.rpartition(":")[2]))
         os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{self.proxy.port}"
+        S3FileSystem.clear_instance_cache()  # those there know the server itself, and those of now will know the proxy
         self.base = f"s3://{bucket}/{uuid4().hex}"
         self.weights = str(folder / "small.safetensors")
         small = Architecture(iterations=1, hidden=8, widths=(8, 8, 8, 8), blocks=1)
@@ -83,6 +84,7 @@ class Bench:
         ray.shutdown()
         self.cluster.shutdown()
         self.proxy.close()
+        S3FileSystem.clear_instance_cache()
 
     def _archive(self) -> str:
         table = io.StringIO()
