@@ -4,6 +4,7 @@
     python jobs/benchmark.py engine --full --weights usrnet_tiny.pth --kernels k.npz#table1 --images FOLDER
     python jobs/benchmark.py pipeline overhead --root s3://bucket/prefix
     python jobs/benchmark.py memory
+    python -m jobs.benchmark device                  speed, exactness and memory on this machine's GPU
     python -m jobs.benchmark engine                  from a checkout where only torch and numpy are
 
 Every speed is a ratio against a baseline measured in the same run (pipeline/bench/baseline.py).
@@ -11,10 +12,11 @@ Every speed is a ratio against a baseline measured in the same run (pipeline/ben
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ import numpy.typing as npt
 import torch
 
 from jobs.program import run
-from pipeline.bench import engine, memory
+from pipeline.bench import device, engine, memory
 from pipeline.bench.machine import facts
 from pipeline.errors import ConfigError
 from pipeline.model.checkpoint import load_usrnet
@@ -33,6 +35,7 @@ from pipeline.physics.kernels import parse_kernel
 
 Pixels = npt.NDArray[np.uint8]
 
+LARGE = 20  # pictures of about a megapixel
 QUICK_KERNELS = ("gaussian(1.6)", "gaussian(2.0, 0.8, 30)", "motion(15, 30)")
 
 
@@ -70,26 +73,29 @@ def measure_engine(args: argparse.Namespace) -> dict[str, Any]:
     net = load_usrnet(args.weights)
     turns: list[engine.Turn] = []
     print(f"{'pictures':22} {'prior':6} {'baseline':>10} {'engine':>10} {'ratio':>7} {'HR MP/s':>8} {'dB lost':>8}")
-    for group, pictures, kernels in groups(args):
-        for scale in args.scales:
-            cases = list(engine.cases(pictures, kernels, [scale], group))
-            for precision in args.precisions:
-                for turn in engine.compare(net, cases, precision, args.compile, args.turns):
-                    turns.append(turn)
-                    print(line(turn), flush=True)
+    for cases in groups(args):
+        for precision in args.precisions:
+            for turn in engine.compare(net, cases, precision, args.compile, args.turns):
+                turns.append(turn)
+                print(line(turn), flush=True)
     found = engine.summary(turns)
     print(json.dumps(found))
     return found | {"turns": [vars(turn) | {"ratio": turn.ratio} for turn in turns]}
 
 
-def groups(args: argparse.Namespace) -> list[tuple[str, list[Pixels], list[npt.NDArray[np.float64]]]]:
-    """Name, pictures and kernels of each set. Large pictures take the first kernel only, to end some day."""
+def groups(args: argparse.Namespace) -> Iterator[list[engine.Case]]:
+    """Every small picture under every kernel at each scale; each large one once, scales and kernels in turn."""
     kernels = [parse_kernel(spec) for spec in QUICK_KERNELS] if args.kernels is None else stack(args.kernels)
     small = [drawn(256, 256, n) for n in range(4)] if args.images is None else photographs(args.images)
-    found = [("small", small, kernels)]
+    for scale in args.scales:
+        yield list(engine.cases(small, kernels, [scale], f"small x{scale}"))
     if args.full:
-        found.append(("1 MP", [drawn(1008, 1008, n) for n in range(20)], kernels[:1]))
-    return found
+        turns = zip(range(LARGE), itertools.cycle(args.scales), itertools.cycle(kernels))
+        yield [
+            case
+            for n, scale, kernel in turns
+            for case in engine.cases([drawn(1008, 1008, n)], [kernel], [scale], "1 MP")
+        ]
 
 
 def line(turn: engine.Turn) -> str:
@@ -130,6 +136,24 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
     for name, mib in found.items():
         print(f"{name:16} {mib:8.0f} MiB above the imports", flush=True)
     return {"peak_rss_mib": found}
+
+
+def measure_device(args: argparse.Namespace) -> dict[str, Any]:
+    """All that a GPU has to tell, in one call; on a CPU the same with small pictures."""
+    gpu = torch.cuda.is_available()
+    where, side = torch.device("cuda" if gpu else "cpu"), 256 if gpu else 24
+    parts = {
+        "speed": device.speeds(where, side, (1, 4, 16) if gpu else (1, 2), ("bf16",) if gpu else ()),
+        "memory": device.gpu_memory(where, (1, 4, 16, 64)),
+        "profile": device.profile(where, side, 4),
+        "exactness_db": [device.exactness(where, 64)],
+    }
+    found: dict[str, Any] = {name: [] for name in parts}
+    for name, rows in parts.items():
+        for row in rows:
+            found[name].append(row)
+            print(name, json.dumps(row), flush=True)
+    return found
 
 
 def measure_pipeline(args: argparse.Namespace) -> dict[str, Any]:
@@ -176,6 +200,7 @@ PARTS = {
     "pipeline": measure_pipeline,
     "overhead": measure_overhead,
     "memory": measure_memory,
+    "device": measure_device,
 }
 
 

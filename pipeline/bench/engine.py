@@ -74,7 +74,7 @@ def cases(
                 hr = hr[: hr.shape[0] // lcm * lcm, : hr.shape[1] // lcm * lcm]
                 lr = degrade(hr / 255, kernel, scale, 0.0)
                 lr_8bit = np.rint(lr.clip(0, 1) * 255).astype(np.uint8)
-                yield Case(f"{group} x{scale}", _encode(lr_8bit), degradation, hr)
+                yield Case(group, _encode(lr_8bit), degradation, hr)
 
 
 def compare(

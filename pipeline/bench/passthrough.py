@@ -42,6 +42,6 @@ class PassThroughRestorer:
         self, images: Sequence[npt.NDArray[Any]], degradations: Sequence[Degradation], boundary: str = "smooth"
     ) -> list[Restored]:
         return [
-            Restored(np.repeat(np.repeat(image, d.scale, 0), d.scale, 1), 0.0, "fp32", self.backend)
+            Restored(0.0, "fp32", self.backend, image=np.repeat(np.repeat(image, d.scale, 0), d.scale, 1))
             for image, d in zip(images, degradations, strict=True)
         ]

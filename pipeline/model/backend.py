@@ -35,6 +35,8 @@ class Denoiser:
         self.dtype = PRECISIONS[precision]
         self._modules = _on_device(prior, device, self.dtype)
         self._compile = compile
+        if device.type == "cuda" and precision == "fp32":
+            torch.backends.cudnn.allow_tf32 = False  # fp32 means it: TF32 has the 10 bits of fp16
         self._met: Counter[torch.Size] = Counter()
         self._compiled: Denoise | None = None
         self._fused = None

@@ -17,8 +17,8 @@ Knows no file, no table row, no Ray.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,23 +34,32 @@ from pipeline.model.usrnet import USRNet
 from pipeline.records import Degradation
 
 LEAST_PIXELS = 2**16  # HR pixels of a window; with less, memory is not the trouble
+# HR pixels in one call of the network on a CPU, where a batch gains nothing but for small windows: feature
+# maps of more fall out of the cache (16 windows of 256² at once took up to 1.6 times as long as one by one).
+_CPU_TOGETHER = 2**17
 _STRIP_SHARE = 2  # the full-width strip of `windows` may hold so many windows' worth of pixels
 
 
 @dataclass(frozen=True)
-class Restored:
-    """One result. image: (h·s, w·s[, 3]) in the input's dtype.
+class Account:
+    """What is told of a result beside its pixels.
 
     consistency_rms_255: RMS of (degraded result - input) in grey levels, a kernel radius inside
     the border; near sigma when kernel, phase and restoration are right. precision: of the prior;
     fp32 if any window had to be computed again. backend: the code it ran by. tiles: windows used.
     """
 
-    image: Image
     consistency_rms_255: float
     precision: str
     backend: str
     tiles: int = 1
+
+
+@dataclass(frozen=True)
+class Restored(Account):
+    """One result. image: (h·s, w·s[, 3]) in the input's dtype."""
+
+    image: Image = field(kw_only=True)
 
 
 class Source(Protocol):
@@ -115,25 +124,31 @@ class Restorer:
         return [results[n] for n in range(len(images))]
 
     @torch.inference_mode()
-    def windows(self, source: Source, degradation: Degradation) -> Iterator[tuple[int, int, Image]]:
+    def windows(
+        self, source: Source, degradation: Degradation, tell: Callable[[Account], None] = lambda _: None
+    ) -> Iterator[tuple[int, int, Image]]:
         """Restore an image of any size in bounded memory: (y, x, tile) from top to bottom.
 
         Tiles are whole rows of the result, (rows, w·s[, 3]) in the source's dtype, each below the
-        one before. Raises `ItemError`; tiles that came before it are good.
+        one before. tell: is given the account of the whole after the last one. Raises `ItemError`;
+        tiles that came before it are good.
         """
         check(source.shape, source.dtype)
         h, w, s = source.shape[0], source.shape[1], degradation.scale
         most_rows = self.most_pixels * _STRIP_SHARE // (w * s * s)
         layout = lay_out((h, w), degradation, "smooth", self.most_pixels, most_rows=most_rows)
         canvas = Canvas(max(rows.stop - rows.start for rows in layout.rows) * s, w * s)
+        tally = _Tally()
         for row, rows in enumerate(layout.rows):
             for result in self._runner.stream(self._row_of_batches(source, degradation, layout, row)):
                 if isinstance(result, Refused):
                     raise result.error
+                tally.add(result)
                 _blend(result, canvas, top=rows.start)
             below = layout.rows[row + 1].start if row + 1 < len(layout.rows) else h
             finished = canvas.take_rows((below - rows.start) * s)
             yield rows.start * s, 0, quantized(finished, source.dtype, gray=len(source.shape) == 2)
+        tell(tally.account(self.backend))
 
     def _attempt(
         self, pairs: dict[int, tuple[Image, Degradation]], boundary: BoundaryMode, most_pixels: int
@@ -151,7 +166,7 @@ class Restorer:
             else:
                 pictures[n] = _Picture(image, layout)
                 groups[layout.scale, layout.shape] += _cut(n, image, degradation, layout)
-        batches = (batch for windows in groups.values() for batch in _batches(windows, most_pixels))
+        batches = (batch for windows in groups.values() for batch in self._batches(windows, most_pixels))
         for result in self._runner.stream(batches):
             n = result.window.image
             if isinstance(result, Refused):
@@ -177,7 +192,7 @@ class Restorer:
         self, source: Source, degradation: Degradation, layout: Layout, row: int
     ) -> Iterator[list[Window]]:
         rows, lr_shape = layout.rows[row], (source.shape[0], source.shape[1])
-        together = _most_windows(layout, self.most_pixels)
+        together = self._most_windows(layout, self.most_pixels)
         for first in range(0, len(layout.columns), together):
             numbered = list(enumerate(layout.columns))[first : first + together]
             yield [
@@ -186,38 +201,61 @@ class Restorer:
                 for column, span in numbered
             ]  # fmt: skip
 
+    def _batches(self, windows: list[Window], most_pixels: int) -> Iterator[list[Window]]:
+        together = self._most_windows(windows[0].layout, most_pixels)
+        for first in range(0, len(windows), together):
+            yield windows[first : first + together]
+
+    def _most_windows(self, layout: Layout, most_pixels: int) -> int:
+        """How many windows go through the network in one call."""
+        if self.device.type == "cpu":
+            most_pixels = min(most_pixels, _CPU_TOGETHER)
+        return max(1, most_pixels // (layout.shape[0] * layout.shape[1] * layout.scale**2))
+
+
+class _Tally:
+    """What the windows of one image add up to."""
+
+    def __init__(self) -> None:
+        self.tiles = 0
+        self._squares, self._count = 0.0, 0
+        self._precisions: set[str] = set()
+
+    def add(self, result: Result) -> None:
+        self.tiles += 1
+        self._squares += result.squares
+        self._count += result.count
+        self._precisions.add(result.precision)
+
+    def account(self, backend: str) -> Account:
+        rms = 255 * math.sqrt(self._squares / max(1, self._count))
+        precision = "fp32" if "fp32" in self._precisions else next(iter(self._precisions))
+        return Account(rms, precision, backend, self.tiles)
+
 
 class _Picture:
     """A result in the making: the windows it still waits for and what they gave so far."""
 
     def __init__(self, image: Image, layout: Layout) -> None:
-        self._image, self._layout = image, layout
-        self._waits_for = layout.tiles
+        self._image, self._layout, self._tally = image, layout, _Tally()
         self._canvas: Canvas | None = None
         self._whole: Image | None = None
-        self._squares, self._count = 0.0, 0
-        self._precisions: set[str] = set()
 
     def add(self, result: Result) -> bool:
         """Take one window's result; True when it was the last."""
-        self._waits_for -= 1
-        self._squares += result.squares
-        self._count += result.count
-        self._precisions.add(result.precision)
+        self._tally.add(result)
         if self._layout.tiles == 1:
             self._whole = quantized(result.sr, self._image.dtype, self._image.ndim == 2)
         else:
             self._canvas = self._canvas or self._blank()
             _blend(result, self._canvas)
-        return self._waits_for == 0
+        return self._tally.tiles == self._layout.tiles
 
     def finished(self, backend: str) -> Restored:
         if self._canvas is not None:
             self._whole = quantized(self._canvas.pixels, self._image.dtype, self._image.ndim == 2)
         assert self._whole is not None
-        rms = 255 * math.sqrt(self._squares / max(1, self._count))
-        precision = "fp32" if "fp32" in self._precisions else next(iter(self._precisions))
-        return Restored(self._whole, rms, precision, backend, self._layout.tiles)
+        return Restored(**vars(self._tally.account(backend)), image=self._whole)
 
     def _blank(self) -> Canvas:
         h, w = self._image.shape[:2]
@@ -260,16 +298,6 @@ def _blend(result: Result, canvas: Canvas, top: int = 0) -> None:
     weight = layout.row_weights[window.row][:, None] * layout.column_weights[window.column]
     y, x = (window.rows.start - top) * layout.scale, window.columns.start * layout.scale
     canvas.add(result.sr, y, x, weight)
-
-
-def _batches(windows: list[Window], most_pixels: int) -> Iterator[list[Window]]:
-    together = _most_windows(windows[0].layout, most_pixels)
-    for first in range(0, len(windows), together):
-        yield windows[first : first + together]
-
-
-def _most_windows(layout: Layout, most_pixels: int) -> int:
-    return max(1, most_pixels // (layout.shape[0] * layout.shape[1] * layout.scale**2))
 
 
 def _lacked_memory(result: Restored | ItemError) -> bool:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ItemError
-from pipeline.measure.consistency import is_flagged
 from pipeline.model.layout import BoundaryMode
 from pipeline.model.restore import Restored, Restorer
 from pipeline.physics.resample import fill_transparent, upscale_bicubic
-from pipeline.records import Picture, Work, checked_sigma, white
+from pipeline.records import Picture, Work, white
+from pipeline.stages.account import accounted
 from pipeline.stages.guard import fail
 
 
@@ -63,15 +63,10 @@ def _finish(work: Work, result: Restored | Exception, model_id: str, seconds: fl
         return fail(work, ItemError("internal", "no picture reached the restore stage"), "restore")
     height, width = result.image.shape[:2]
     outcome = replace(
-        work.outcome,
+        accounted(work.outcome, result, work.item),
         sr_height=height,
         sr_width=width,
         model_id=model_id,
-        precision=result.precision,
-        backend=result.backend,
-        tiles=result.tiles,
-        consistency_rms_255=result.consistency_rms_255,
-        consistency_flagged=is_flagged(result.consistency_rms_255, checked_sigma(work.item.sigma)),
         seconds_restore=seconds,
     )
     restored = replace(

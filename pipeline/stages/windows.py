@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -28,9 +28,13 @@ from pipeline.errors import ItemError
 from pipeline.measure.noise import estimate_sigma
 from pipeline.plan import output_key
 from pipeline.records import DONE, Degradation, Item, Picture, Work
+from pipeline.stages.account import accounted
 from pipeline.stages.guard import guarded
 from pipeline.stages.read import ReadLimits, load_kernel, started
 from pipeline.stages.write import Encoding
+
+if TYPE_CHECKING:
+    from pipeline.model.restore import Account
 
 _SAMPLE = 1024  # LR pixels of the side from which an unknown sigma is estimated
 _PIECE = 2**24  # bytes hashed at once
@@ -39,7 +43,9 @@ _PIECE = 2**24  # bytes hashed at once
 class Restorer(Protocol):
     """What is asked of `pipeline.model.restore.Restorer`."""
 
-    def windows(self, source: Any, degradation: Degradation) -> Iterator[tuple[int, int, Any]]: ...
+    def windows(
+        self, source: Any, degradation: Degradation, tell: Callable[["Account"], None]
+    ) -> Iterator[tuple[int, int, Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -98,11 +104,11 @@ def _restore(
         _refuse_without_room(folder, scratch_bytes(source, item.scale))
         sigma = _estimated(source) if item.sigma is None else item.sigma
         degradation = Degradation(kernel, item.scale, sigma)
-        _write(source, degradation, item, restorer, folder / "sr", encoding, note)
+        account = _write(source, degradation, item, restorer, folder / "sr", encoding, note)
     uri = uris.join(place.output, "images", output_key(item, ".tif"))
     storage.upload(str(folder / "sr"), uri)
     outcome = replace(
-        work.outcome,
+        accounted(work.outcome, account, replace(item, sigma=sigma)),
         sr_uri=uri,
         input_etag=facts.etag,
         input_bytes=facts.size,
@@ -136,21 +142,23 @@ def _write(
     path: Path,
     encoding: Encoding,
     note: dict[str, str],
-) -> None:
-    """The restored image as a tiled TIFF in the source's own depth."""
+) -> "Account":
+    """The restored image as a tiled TIFF in the source's own depth, and what the engine tells of it."""
+    accounts: list[Account] = []
     height, width = source.shape[0] * item.scale, source.shape[1] * item.scale
     channels = (3 if len(source.shape) == 3 else 1) + source.has_alpha
     with path.open("wb") as file:
         shape = (height, width, channels)
         writer = TiffWriter(file, shape, source.dtype, encoding.options.tiff_compression)
         rows = TiledRows(writer, height, width)
-        for y, x, piece in restorer.windows(source, degradation):
+        for y, x, piece in restorer.windows(source, degradation, accounts.append):
             alpha = source.enlarged_alpha(y, x, piece.shape[0], piece.shape[1], item.scale, item.phase)
             planes = [piece.reshape(*piece.shape[:2], -1)] + ([] if alpha is None else [alpha[:, :, None]])
             rows.add(y, x, np.concatenate(planes, axis=2))
         known = _metadata(source, (height, width), item, note if encoding.note else None)
         tags = exif.descriptive_tags(known.exif) if known.exif else {}
         writer.finish(icc=source.icc, xmp=known.xmp, dpi=known.dpi, tags=tags)
+    return accounts[0]
 
 
 def _metadata(source: WindowSource, size: tuple[int, int], item: Item, note: dict[str, str] | None) -> Picture:

@@ -78,5 +78,17 @@ def test_the_job_writes_what_it_prints(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_figures_of_a_device_are_all_there_on_a_cpu_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.benchmark", "device", "--out", str(tmp_path / "d.json")]
+    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = json.loads((tmp_path / "d.json").read_text())["device"]
+    cells = {(row["network"], row["precision"], row["code"]) for row in found["speed"] if "hr_mp_per_s" in row}
+    assert cells >= {(net, *cell) for net in ("tiny", "full") for cell in (("fp32", "baseline"), ("bf16", "off"))}
+    assert found["exactness_db"][0]["fp32"] > 58, "only the rounding to 8 bits"
+    assert found["exactness_db"][0]["bf16"] > 45
+    assert sum(row["share"] for row in found["profile"] if row["network"] == "tiny") > 0.5
+
+
+@pytest.mark.slow
 def test_four_hundred_megapixels_stay_below_two_gibibytes() -> None:
     assert peak_rss_mib("windows", 400) < 2048

@@ -10,7 +10,7 @@ from pipeline.errors import ItemError
 from pipeline.measure.metrics import psnr
 from pipeline.model.backend import Denoiser, best_precision
 from pipeline.model.checkpoint import load_usrnet
-from pipeline.model.restore import Restored, Restorer, restore
+from pipeline.model.restore import Account, Restored, Restorer, restore
 from pipeline.model.runner import Runner, Window, _Launched
 from pipeline.model.usrnet import TINY, Architecture, USRNet
 from pipeline.physics.degradation import degrade
@@ -217,14 +217,19 @@ def test_windows_from_top_to_bottom_are_the_whole_picture(net: USRNet, h: int, w
     image = image[:, :, 0] if gray else image
     source = InMemory(image)
     restorer = Restorer(net, precision="fp32", memory=1)  # the least there is: 65,536 HR pixels
-    rows, bottom = [], 0
-    for y, x, tile in restorer.windows(source, degradation):
+    rows, accounts, bottom = [], list[Account](), 0
+    for y, x, tile in restorer.windows(source, degradation, accounts.append):
         assert (y, x) == (bottom, 0)
         assert tile.dtype == image.dtype
         bottom += len(tile)
         rows.append(tile)
-    (whole,) = restore(net, [image], [degradation], precision="fp32")
-    assert nearly_equal(np.concatenate(rows), whole)
+    (whole,) = Restorer(net, precision="fp32").batch([image], [degradation])
+    assert isinstance(whole, Restored)
+    assert nearly_equal(np.concatenate(rows), whole.image)
+    (account,) = accounts
+    assert account.consistency_rms_255 == pytest.approx(whole.consistency_rms_255, rel=0.05)
+    assert account.precision == "fp32"
+    assert account.tiles > 1 or whole.tiles == 1
     assert source.most * scale**2 <= 1.25 * 2**16, "windows below twice their context get no smaller"
 
 

@@ -66,7 +66,7 @@ class Choosy:
     ) -> list[Restored | ItemError]:
         if any(image.shape[0] == 7 for image in images):
             raise ArithmeticError("seven")
-        return [Restored(image.repeat(2, 0).repeat(2, 1), 0.0, "fp32", "eager") for image in images]
+        return [Restored(0.0, "fp32", "eager", image=image.repeat(2, 0).repeat(2, 1)) for image in images]
 
 
 def test_an_unforeseen_error_is_pinned_on_the_item_that_causes_it() -> None:
@@ -87,7 +87,7 @@ def test_a_result_beyond_the_limit_of_its_own_sigma_is_flagged_and_still_done(
 ) -> None:
     class Fixed:
         def batch(self, images: Sequence[np.ndarray], *_: object) -> list[Restored]:
-            return [Restored(images[0].repeat(2, 0).repeat(2, 1), consistency, "fp32", "eager")]
+            return [Restored(consistency, "fp32", "eager", image=images[0].repeat(2, 0).repeat(2, 1))]
 
     noisy = work("a", 6, 6)
     noisy = replace(noisy, item=replace(noisy.item, sigma=2.55))

@@ -6,7 +6,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from pipeline.data import images, storage
 from pipeline.data.windows import open_windows
 from pipeline.errors import ItemError
 from pipeline.measure.metrics import psnr
-from pipeline.model.restore import Restored, Restorer
+from pipeline.model.restore import Account, Restored, Restorer
 from pipeline.model.usrnet import Architecture
 from pipeline.physics.kernels import parse_kernel
 from pipeline.records import Degradation, Item, Outcome
@@ -38,17 +38,22 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 class Repeating:
     """In place of the network: each pixel becomes a block, in windows of an odd size."""
 
-    def windows(self, source: Any, degradation: Degradation) -> Iterator[tuple[int, int, Any]]:
+    def windows(
+        self, source: Any, degradation: Degradation, tell: Callable[[Account], None]
+    ) -> Iterator[tuple[int, int, Any]]:
         s, (height, width) = degradation.scale, source.shape[:2]
         for y in range(0, height, 75):
             for x in range(0, width, 131):
                 piece = source.read(y, min(y + 75, height), x, min(x + 131, width))
                 yield y * s, x * s, piece.repeat(s, 0).repeat(s, 1)
+        tell(Account(3.0, "fp32", "none", 7))
 
 
 class Failing(Repeating):
-    def windows(self, source: Any, degradation: Degradation) -> Iterator[tuple[int, int, Any]]:
-        yield next(super().windows(source, degradation))
+    def windows(
+        self, source: Any, degradation: Degradation, tell: Callable[[Account], None]
+    ) -> Iterator[tuple[int, int, Any]]:
+        yield next(super().windows(source, degradation, tell))
         raise ItemError("bad-result", "not finite")
 
 
@@ -90,6 +95,8 @@ def test_a_scan_goes_from_s3_to_s3_with_its_depth_and_metadata(s3_prefix: str, t
     assert (outcome.output_bytes, outcome.output_sha256) == (len(result), hashlib.sha256(result).hexdigest())
     assert (outcome.sr_width, outcome.sr_height, outcome.bits, outcome.input_bytes) == (1680, 1240, 16, len(data))
     assert (outcome.model_id, outcome.written_at) == ("m", NOW)
+    assert (outcome.precision, outcome.backend, outcome.tiles) == ("fp32", "none", 7)
+    assert (outcome.consistency_rms_255, outcome.consistency_flagged) == (3.0, True), "sigma is 0"
     with tifffile.TiffFile(io.BytesIO(result)) as file:
         np.testing.assert_array_equal(file.asarray(), lr.repeat(4, 0).repeat(4, 1))
         assert file.pages[0].is_tiled  # type: ignore[union-attr]
@@ -179,7 +186,8 @@ from pipeline.stages.read import ReadLimits
 from pipeline.stages.windows import Place, restore_windows
 from pipeline.stages.write import Encoding
 from pipeline.records import Degradation
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pipeline.model.restore import Account
 
 # the network
 
