@@ -2,7 +2,7 @@
 
     python jobs/benchmark.py engine                  packaged weights, a quick set (minutes)
     python jobs/benchmark.py engine --full --weights usrnet_tiny.pth --kernels k.npz#table1 --images FOLDER
-    python jobs/benchmark.py pipeline overhead --root s3://bucket/prefix
+    python jobs/benchmark.py pipeline overhead --root s3://bucket/prefix    (pipeline: also each file format)
     python jobs/benchmark.py memory
     python -m jobs.benchmark device                  speed, exactness and memory on this machine's GPU
     python -m jobs.benchmark engine                  from a checkout where only torch and numpy are
@@ -32,6 +32,7 @@ from pipeline.bench.machine import facts
 from pipeline.errors import ConfigError
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.physics.kernels import parse_kernel
+from pipeline.records import Degradation
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -174,6 +175,25 @@ def measure_pipeline(args: argparse.Namespace) -> dict[str, Any]:
         "speed_of_light": round(bare / flow.seconds, 3),
     }
     print(json.dumps(found), flush=True)
+    return found | {"formats": measure_formats(args, f"{root}/formats")}
+
+
+def measure_formats(args: argparse.Namespace, root: str) -> list[dict[str, Any]]:
+    """Reading and writing beside restoring, for archives of one format each; a table, and its figures."""
+    from pipeline.bench import formats
+    from pipeline.model.restore import Restorer
+
+    restorer = Restorer(load_usrnet(args.weights))
+    mosaic = formats.photographs(0.4).pixels_hwc[:200]
+    restorer.batch([mosaic[:32, :32]], [Degradation(parse_kernel("delta"), 2, 2.55)])
+    print("| in | bits | out | read, ms/MP | restore, ms/MP | write, ms/MP | read, share | write, share |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    found = []
+    for cost in formats.stage_costs(root, restorer, np.split(mosaic, 3, axis=1)):
+        milliseconds = (f"{1000 * seconds:.0f}" for seconds in (cost.read, cost.restore, cost.write))
+        shares = (f"{part / cost.restore:.2%}" for part in (cost.read, cost.write))
+        print("|", " | ".join([cost.format, str(cost.bits), cost.written, *milliseconds, *shares]), "|", flush=True)
+        found.append(vars(cost))
     return found
 
 

@@ -9,35 +9,17 @@ Knows bytes only: no storage, no network, no rows.
 """
 
 import math
-import struct
-import zlib
 from typing import Any
 
 from pipeline.data import encoders, exif, headers, xmp
 from pipeline.data.encoders import EXTENSIONS, Options
 from pipeline.data.pages import Page, opened
-from pipeline.data.pillow import own_rules
+from pipeline.data.pillow import DAMAGE, own_rules
 from pipeline.data.turns import turned
 from pipeline.errors import ItemError
 from pipeline.records import Picture
 
 __all__ = ["EXTENSIONS", "Options", "decode", "dimensions", "encode"]
-
-# What the codecs raise on damaged files, found by flipping and cutting bytes.
-_DAMAGE = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    AssertionError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-)
 
 
 def decode(data: bytes, *, page: int = 0, max_pixels: int) -> Picture:
@@ -51,7 +33,7 @@ def decode(data: bytes, *, page: int = 0, max_pixels: int) -> Picture:
     with own_rules():
         try:
             return _picture(opened(data, format, page, max_pixels), format)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise _refusal(format, error) from None
 
 
@@ -61,7 +43,7 @@ def dimensions(data: bytes, *, page: int = 0) -> tuple[int, int]:
     with own_rules():
         try:
             found = opened(data, format, page, None)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise _refusal(format, error) from None
     return (found.height, found.width) if found.orientation > 4 else (found.width, found.height)
 

@@ -12,9 +12,7 @@ Indices count from 0. Nothing here ever unpickles. Knows URIs and file formats, 
 import hashlib
 import io
 import re
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,7 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from pipeline import uris
 from pipeline.data import png_chunks, storage
-from pipeline.data.pillow import own_rules
+from pipeline.data.pillow import DAMAGE, own_rules
 from pipeline.errors import ItemError, StorageError
 from pipeline.physics.kernels import (
     GRAMMAR,
@@ -268,19 +266,5 @@ def _png(data: bytes) -> Arrays:
 _READERS: dict[str, Callable[[bytes], Arrays]] = {"npy": _npy, "npz": _npz, "png": _png, "mat": _mat, "csv": _csv}
 _FILE_SPEC = re.compile(rf"(.+\.({'|'.join(_READERS)}))(#([^\[\]]*)(?:\[(\d+)\])?)?", re.IGNORECASE | re.DOTALL)
 
-# What NumPy, SciPy and Pillow raise on damaged files.
-_DAMAGE = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    MemoryError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    struct.error,
-    zlib.error,
-)
+# What NumPy and SciPy raise on damaged files, beside the codecs.
+_DAMAGE = (*DAMAGE, MemoryError, zipfile.BadZipFile)

@@ -8,13 +8,12 @@ Decodes no pixels, and says nothing of whether the pixels are sound. Knows URIs,
 """
 
 import io
-import struct
 from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.data import headers, storage
-from pipeline.data.pillow import own_rules
+from pipeline.data.pillow import DAMAGE, own_rules
 from pipeline.errors import ItemError
 from pipeline.uris import without_query
 
@@ -22,9 +21,6 @@ _BLOCK = 1 << 16
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # orientations that swap width and height
 _EXIF_FLAG, _ALPHA_FLAG = 0x08, 0x10  # of a WebP's VP8X chunk
-
-# What Pillow raises on damaged headers.
-_DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ def header_facts(uri: str, size: int | None = None) -> HeaderFacts | None:
             return _webp(file) if format == "webp" else _by_pillow(file, format)
         except UnidentifiedImageError:
             return None
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise ItemError("corrupt-image", f"the {format} is damaged: {error or type(error).__name__}") from None
 
 

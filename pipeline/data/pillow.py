@@ -1,15 +1,34 @@
 """Pillow's process-wide switches, set for the length of a call and put back after it.
 
 Unfold checks sizes from the header by its own limits, so Pillow's pixel limit would only get in
-the way; its warnings about odd metadata are no news; cut files must stay errors. Knows no format.
+the way; its warnings about odd metadata are no news; cut files must stay errors. And what it raises on
+damaged ones. Knows no format.
 """
 
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from PIL import Image, ImageFile
+
+# What Pillow and the codecs beside it raise on damaged files, found by flipping and cutting bytes.
+DAMAGE = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 
 _lock = threading.Lock()
 _inside = 0  # calls in flight, in all threads

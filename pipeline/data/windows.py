@@ -7,6 +7,7 @@ Regions are upright, and gray or RGB, as `pipeline.data.images.decode` gives the
 Knows local files only: no storage.
 """
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ _JPEG = 7
 _CONTEXT = 3  # LR pixels around a region that bicubic interpolation looks at
 
 
-class WindowSource:
+class WindowSource(ABC):
     """An upright image read in regions. shape: (h, w) gray or (h, w, 3); dtype: of its samples.
 
     picture: metadata and facts, without pixels. alpha: whether it has some.
@@ -79,8 +80,9 @@ class WindowSource:
         alpha = None if stored.alpha is None else turned(stored.alpha, self._orientation)
         return turned(stored.colours, self._orientation), alpha
 
+    @abstractmethod
     def _stored(self, y0: int, y1: int, x0: int, x1: int) -> Stored:
-        raise NotImplementedError
+        """Pixels [y0, y1) × [x0, x1) as the file has them, before its orientation is applied."""
 
 
 class _ArraySource(WindowSource):

@@ -87,36 +87,22 @@ def degrade_as_in_table2(hr: HrImage, scale: int) -> Lr:
 
 
 def table1_cell(
-    net: USRNet,
+    net: USRNet | None,
     hr_images: Sequence[HrImage],
-    kernel: npt.NDArray[np.float64],
+    kernel: Kernel,
     scale: int,
     sigma_255: float = 0.0,
     seed: int = 0,
 ) -> float:
     """Mean PSNR in dB of `net` over `hr_images`, degraded by one kernel, scale and noise level.
 
-    kernel: (kh, kw), sum 1. sigma_255: noise in grey levels; each image's starts from `seed`.
+    net: None measures bicubic enlargement. sigma_255: noise in grey levels; each image's starts from `seed`.
     """
-
-    return _mean_psnr(net, hr_images, kernel, scale, sigma_255, seed)
-
-
-def bicubic_cell(
-    hr_images: Sequence[HrImage],
-    kernel: npt.NDArray[np.float64],
-    scale: int,
-    sigma_255: float = 0.0,
-    seed: int = 0,
-) -> float:
-    """The same cell for bicubic enlargement, on the grid that the decimation keeps."""
-
-    return _mean_psnr(None, hr_images, kernel, scale, sigma_255, seed)
+    scores = [table1_scores(net, hr, kernel, scale, sigma_255, seed) for hr in hr_images]
+    return float(np.mean([score.psnr_rgb_db for score in scores]))
 
 
-def degrade_as_in_table1(
-    hr: HrImage, kernel: npt.NDArray[np.float64], scale: int, sigma_255: float = 0.0, seed: int = 0
-) -> Lr:
+def degrade_as_in_table1(hr: HrImage, kernel: Kernel, scale: int, sigma_255: float = 0.0, seed: int = 0) -> Lr:
     """(h, w, 3) uint8, sides multiples of scale → (h/scale, w/scale, 3) float32, white at 1."""
     blurred = ndimage.convolve(hr, kernel[:, :, None], mode="wrap")
     lr = np.float32(blurred[::scale, ::scale] / 255)
@@ -124,7 +110,7 @@ def degrade_as_in_table1(
     return np.asarray(lr + noise, np.float32)
 
 
-def restore_lr(net: USRNet, lr: Lr, kernel: npt.NDArray[np.float64], scale: int, sigma_255: float = 0.0) -> Sr:
+def restore_lr(net: USRNet, lr: Lr, kernel: Kernel, scale: int, sigma_255: float = 0.0) -> Sr:
     """`net` on one periodic LR image, as it is: (h, w, 3) → (h·scale, w·scale, 3), not clamped."""
     like = next(net.parameters())
     y = torch.from_numpy(lr).to(like).permute(2, 0, 1)[None]
@@ -132,13 +118,6 @@ def restore_lr(net: USRNet, lr: Lr, kernel: npt.NDArray[np.float64], scale: int,
     with torch.inference_mode():
         sr = net(y, k, scale, like.new_full((1,), sigma_255 / 255))
     return np.asarray(sr[0].permute(1, 2, 0).cpu().numpy())
-
-
-def _mean_psnr(
-    net: USRNet | None, hr_images: Sequence[HrImage], kernel: Kernel, scale: int, sigma_255: float, seed: int
-) -> float:
-    scores = [table1_scores(net, hr, kernel, scale, sigma_255, seed) for hr in hr_images]
-    return float(np.mean([score.psnr_rgb_db for score in scores]))
 
 
 def _scores(sr: Sr, hr: HrImage, border: int) -> Scores:

@@ -73,6 +73,7 @@ def test_the_job_writes_what_it_prints(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "b.json").read_text())
     assert found["engine"]["ratio_fp32"] > 0
     assert 0 < found["pipeline"]["speed_of_light"] < 2
+    assert all(0 < cost["write"] < cost["restore"] for cost in found["pipeline"]["formats"])
     assert found["overhead"]["cpu_ms_per_item"] > 0
     assert found["machine"]["versions"]["torch"].startswith(torch.__version__.split("+")[0])
 

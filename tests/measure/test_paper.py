@@ -1,6 +1,5 @@
-"""The authors' protocol, against the figures their code gave with their weights on Set5."""
+"""The authors' protocol. All of their figures on Set5: tests/jobs/test_evaluate.py."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ from PIL import Image
 
 from pipeline.measure.metrics import psnr
 from pipeline.measure.paper import (
-    bicubic_cell,
     degrade_as_in_table1,
     degrade_as_in_table2,
     restore_lr,
@@ -25,7 +23,6 @@ from pipeline.physics.resample import upscale_bicubic
 from pipeline.training.loop import initial_usrnet
 
 SMALL = Architecture(iterations=2, hidden=8, widths=(8, 8, 8, 8), blocks=1)
-PUBLISHED_DB = 0.015  # the reference figures are rounded to 0.01 dB
 
 
 @pytest.fixture(scope="module")
@@ -48,26 +45,12 @@ def smooth_picture(h: int, w: int) -> np.ndarray:
     return np.rint(127.5 + 60 * np.stack(waves, axis=2)).clip(0, 255).astype(np.uint8)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("scale", [2, 3])
-@pytest.mark.parametrize("number", range(1, 13))
-def test_set5_by_the_authors_protocol_gives_the_authors_figures(
-    reference: Path, net: USRNet, kernels: np.ndarray, scale: int, number: int
-) -> None:
-    published = json.loads((reference / "set5_psnr_usrnet_tiny.json").read_text())["psnr_db"]
-    hr_images = [read(file) for file in sorted((reference / "set5").glob("*.png"))]
-    measured = table1_cell(net, hr_images, kernels[number - 1], scale)
-    print(f"x{scale} kernel {number}: {measured:.4f} dB, published {published[f'x{scale}'][number - 1]}")
-    assert measured == pytest.approx(published[f"x{scale}"][number - 1], abs=PUBLISHED_DB)
-
-
 def test_one_cell_on_one_picture_is_as_recorded_and_far_beyond_bicubic(
     reference: Path, net: USRNet, kernels: np.ndarray
 ) -> None:
     butterfly = [read(reference / "set5" / "butterfly.png")]
-    restored, enlarged = table1_cell(net, butterfly, kernels[2], 3), bicubic_cell(butterfly, kernels[2], 3)
-    assert restored == pytest.approx(29.456, abs=0.015)  # recorded when the slow test above passed
+    restored, enlarged = table1_cell(net, butterfly, kernels[2], 3), table1_cell(None, butterfly, kernels[2], 3)
+    assert restored == pytest.approx(29.456, abs=0.015)  # recorded when tests/jobs/test_evaluate.py passed
     assert restored > enlarged + 5
 
 
@@ -98,21 +81,21 @@ def test_the_noise_is_the_authors_for_the_authors_seed() -> None:
 
 def test_a_cell_is_the_mean_over_its_pictures() -> None:
     pictures, kernel = [smooth_picture(48, 56), smooth_picture(64, 40)[::-1]], parse_kernel("gaussian(1.2)")
-    each = [bicubic_cell([picture], kernel, 2) for picture in pictures]
-    assert bicubic_cell(pictures, kernel, 2) == pytest.approx(np.mean(each))
+    each = [table1_cell(None, [picture], kernel, 2) for picture in pictures]
+    assert table1_cell(None, pictures, kernel, 2) == pytest.approx(np.mean(each))
 
 
 def test_pictures_are_cropped_to_what_scale_and_network_divide() -> None:
     """At x3 to multiples of 24."""
     kernel, picture = parse_kernel("gaussian(1.2)"), smooth_picture(59, 71)
-    assert bicubic_cell([picture], kernel, 3) == bicubic_cell([picture[:48, :48]], kernel, 3)
+    assert table1_cell(None, [picture], kernel, 3) == table1_cell(None, [picture[:48, :48]], kernel, 3)
 
 
 def test_bicubic_is_measured_on_the_grid_that_decimation_keeps() -> None:
     hr, kernel = smooth_picture(48, 48), np.ones((1, 1))
     lr = degrade_as_in_table1(hr, kernel, 2)
     shifted = np.round(upscale_bicubic(lr, 2, "center").clip(0, 1) * 255)
-    assert bicubic_cell([hr], kernel, 2) > psnr(shifted, hr, border=4) + 10
+    assert table1_cell(None, [hr], kernel, 2) > psnr(shifted, hr, border=4) + 10
 
 
 def test_the_network_is_told_the_kernel_and_the_noise_of_the_degradation() -> None:
@@ -143,7 +126,7 @@ def test_table_2_leaves_a_constant_picture_constant() -> None:
 def test_y_and_ssim_stand_beside_rgb() -> None:
     hr = smooth_picture(48, 48)
     scores = table1_scores(None, hr, np.ones((1, 1)), 2, sigma_255=10.0)
-    assert scores.psnr_rgb_db == bicubic_cell([hr], np.ones((1, 1)), 2, 10.0)
+    assert scores.psnr_rgb_db == table1_cell(None, [hr], np.ones((1, 1)), 2, 10.0)
     assert scores.psnr_y_db > scores.psnr_rgb_db, "noise of three channels averages out in Y"
     assert 0 < scores.ssim_y < 1
 
