@@ -97,13 +97,32 @@ def nodes_with(*resources: dict[str, float]) -> dict[str, object]:
     }
 
 
-def placed(monkeypatch: pytest.MonkeyPatch, *resources: dict[str, float], task_resource: str | None) -> Placement:
+def placed(
+    monkeypatch: pytest.MonkeyPatch,
+    *resources: dict[str, float],
+    task_resource: str | None = None,
+    gpus: float = 1.0,
+    largest: int | None = 8,
+) -> Placement:
     from pipeline.flow import cluster
 
     for name, answer in nodes_with(*resources).items():
         monkeypatch.setattr(cluster.ray, name, answer)
-    asked = {"gpus": 1.0, "threads": None, "smallest": 1, "largest": 8, "read_cpus": 0.5, "write_cpus": 0.5}
+    asked = {"gpus": gpus, "threads": None, "smallest": 1, "largest": largest, "read_cpus": 0.5, "write_cpus": 0.5}
     return cluster.place(**asked, read_tasks=None, write_tasks=None, task_resource=task_resource)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("cores", "gibibytes", "replicas", "threads"), [(2, 8, 2, 1), (16, 64, 16, 1), (16, 8.5, 4, 4), (2, 1, 1, 2)]
+)
+def test_each_core_has_a_replica_as_far_as_memory_goes(
+    monkeypatch: pytest.MonkeyPatch, cores: int, gibibytes: float, replicas: int, threads: int
+) -> None:
+    machine = {"CPU": float(cores), "memory": gibibytes * 2**30}
+    placement = placed(monkeypatch, machine, gpus=0.0, largest=None)
+    assert (placement.largest, placement.threads) == (replicas, threads)
+    assert placement.read_tasks >= 1
+    assert placement.write_tasks >= 1
 
 
 CPU_NODE, GPU_NODE = {"CPU": 8.0, "tasks": 1000.0}, {"CPU": 2.0, "GPU": 1.0}
