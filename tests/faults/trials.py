@@ -194,7 +194,8 @@ def recorded(record: Path | None) -> Results:
     results: Results = {name: {} for name in FAULTS}
     for line in record.read_text().splitlines() if record and record.exists() else ():
         trial = json.loads(line)
-        results[trial.pop("fault")][trial.pop("number")] = Result(**trial)
+        name, number = trial.pop("fault"), trial.pop("number")
+        results[name][number] = Result(**trial)
     return results
 
 
