@@ -43,9 +43,9 @@ def make_plan(
     resolved: in catalog order, work ids set. output_ending: ".png" or the like, for output keys.
     retry_failed: none, transient or all: which earlier failures of the same work are tried again.
     """
-    plan, ids, keys = Plan(), _Firsts(), _Firsts()
+    plan, taken = Plan(), _Taken()
     for number, entry in enumerate(resolved):
-        entry = _refuse_doubles(entry, number, ids, keys, output_ending)
+        entry = _refuse_doubles(entry, number, taken, output_ending)
         known = current.get(entry.item_id)
         if known is None or known.work_id != entry.work_id:
             _add(plan, entry, attempts=0)
@@ -144,25 +144,22 @@ def named_format(key: str) -> str:
     return next((name for name, endings in ENDINGS.items() if key.lower().endswith(endings)), "png")
 
 
-class _Firsts:
-    """Who came first, by name."""
+@dataclass
+class _Taken:
+    """The ids of the rows so far, and whose each output key is."""
 
-    def __init__(self) -> None:
-        self._first: dict[str, str] = {}
-
-    def claim(self, name: str, claimant: str) -> str | None:
-        """None when `claimant` is the first to claim `name`, else who was."""
-        first = self._first.setdefault(name, claimant)
-        return None if first is claimant else first
+    ids: set[str] = field(default_factory=set)
+    keys: dict[str, str] = field(default_factory=dict)
 
 
-def _refuse_doubles(entry: Item | Outcome, number: int, ids: _Firsts, keys: _Firsts, ending: str) -> Item | Outcome:
-    if ids.claim(entry.item_id, f"row {number + 1}") is not None:
+def _refuse_doubles(entry: Item | Outcome, number: int, taken: _Taken, ending: str) -> Item | Outcome:
+    if entry.item_id in taken.ids:
         error = ItemError("duplicate-id", f"row {number + 1}: an earlier row has the id {entry.item_id!r} as well")
         return _double(entry, error, f"{entry.item_id}#row-{number + 1}")
+    taken.ids.add(entry.item_id)
     if isinstance(entry, Item):
         key = output_key(entry, ending)
-        if (first := keys.claim(key, entry.item_id)) is not None:
+        if (first := taken.keys.setdefault(key, entry.item_id)) != entry.item_id:
             error = ItemError("duplicate-output", f"{entry.item_id!r} would overwrite the output {key!r} of {first!r}")
             return _double(entry, error, entry.item_id)
     return entry

@@ -88,7 +88,7 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # slots: a plan holds millions
 class Item:
     """One LR image to restore, every setting resolved: what the plan hands to the stages.
 

@@ -11,6 +11,7 @@ read. Digests (`kernel_digest`, `work_id`) are the plan's business.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeGuard
 
 from pipeline import uris
@@ -127,6 +128,7 @@ def uri_of(row: Row, root: str) -> str:
         return ""
 
 
+@lru_cache(1024)  # an archive shares few kernels among many images, and so they share one text too
 def checked_kernel(spec: str) -> str:
     """The canonical spelling of an analytic kernel; the URI of a kernel file as it is.
 

@@ -1,6 +1,8 @@
 """Templates of output keys. What is wrong with one is told by `tests/test_config.py`'s table as well."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.errors import ItemError
 from pipeline.keys import FIELDS, checked_template, fill_template
@@ -40,3 +42,22 @@ def test_fields_are_parts_of_the_mirrored_key(template: str, key: str) -> None:
 def test_an_id_cannot_make_a_key_that_is_no_plain_path(item_id: str) -> None:
     with pytest.raises(ItemError, match=r"encode\.key"):
         fill_template("{item_id}", mirrored="a", item_id=item_id, scale=1, page=0)
+
+
+PARTS = st.text("ab./ \\{}:é\0", min_size=1, max_size=9)
+TEMPLATES = st.lists(st.sampled_from([*(f"{{{field}}}" for field in FIELDS), "/", "..", "x", "{page:03}"]), max_size=6)
+
+
+@given(TEMPLATES.map("".join), PARTS, PARTS, st.integers(1, 16), st.integers(0, 9))
+def test_a_filled_template_is_a_plain_relative_path_or_an_item_error(
+    template: str, mirrored: str, item_id: str, scale: int, page: int
+) -> None:
+    try:
+        key = fill_template(checked_template(template), mirrored=mirrored, item_id=item_id, scale=scale, page=page)
+    except (ValueError, ItemError):
+        return
+    parts = key.split("/")
+    assert all(parts)
+    assert not {".", ".."} & set(parts)
+    assert "\0" not in key
+    assert fill_template("{key}", mirrored=key, item_id="x", scale=1, page=0) == key

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.errors import ItemError
 from pipeline.plan import (
     ENDINGS,
     SAME_ENDING,
     Plan,
     cut_units,
     hr_pixels,
+    invalid_outcome,
     make_plan,
     named_format,
     output_key,
@@ -99,6 +101,59 @@ def test_output_keys_mirror_the_input_and_append_a_new_ending() -> None:
     assert output_key(item("x/a.JPG"), ".png") == "x/a.JPG.png"
     assert output_key(item("a.tiff"), ".tif") == "a.tiff"
     assert output_key(item("a.tif", page=3), ".tif") == "a.tif.page-3.tif"
+
+
+NAMES = [f"{letter}.png" for letter in "abcdef"]
+ENTRIES = st.lists(
+    st.builds(
+        lambda name, key, sigma, bad: failing(name) if bad else item(name, key=key, sigma=sigma),
+        st.sampled_from(NAMES),
+        st.sampled_from(NAMES),
+        st.sampled_from([0.0, 2.55]),
+        st.booleans(),
+    ),
+    max_size=12,
+)
+STATES = st.dictionaries(
+    st.sampled_from(NAMES),
+    st.tuples(
+        st.sampled_from([0.0, 2.55]),
+        st.sampled_from([None, "storage-transient", "corrupt-image", "an error of tomorrow"]),
+        st.integers(1, 5),
+    ),
+)
+
+
+def failing(name: str) -> Outcome:
+    return invalid_outcome(ItemError("bad-scale", "no scale"), f"/in/{name}", uri=f"/in/{name}", work_id="w")
+
+
+@given(ENTRIES, STATES, st.sampled_from(["none", "transient", "all"]))
+def test_every_row_of_a_catalog_is_to_do_invalid_done_or_waiting_and_once_worked_off_nothing_is_to_do(
+    entries: list[Item | Outcome], states: dict[str, tuple[float, str | None, int]], retry: str
+) -> None:
+    current = {
+        f"/in/{name}": Known(item(name, sigma=sigma).work_id, FAILED if code else DONE, code, tries)
+        for name, (sigma, code, tries) in states.items()
+    }
+    made = plan(entries, current, retry)
+    assert made.items == len(entries)
+    ids = [entry.item_id for entry in (*made.todo, *made.invalid)]
+    assert len(set(ids)) == len(ids), "no two rows of the manifest are about one item"
+    keys = [output_key(todo, ".png") for todo in made.todo]
+    assert len(set(keys)) == len(keys), "no output is written twice"
+    done = {(name, known.work_id) for name, known in current.items() if known.status == DONE}
+    assert not done & {(todo.item_id, todo.work_id) for todo in made.todo}
+    for of in made.todo:
+        before = current.get(of.item_id)
+        earlier = before.attempts if before and before.work_id == of.work_id else 0
+        assert made.attempts.get(of.item_id, 0) == earlier
+
+    after = {**current, **{of.item_id: Known(of.work_id, DONE, None, 1) for of in made.todo}}
+    after |= {of.item_id: Known(of.work_id, FAILED, of.error_code, of.attempts) for of in made.invalid}
+    second = plan(entries, after, "none")
+    assert (second.todo, second.invalid) == ([], [])
+    assert second.items == len(entries)
 
 
 sizes = st.one_of(st.none(), st.integers(1, 3000))

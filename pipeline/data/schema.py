@@ -64,7 +64,11 @@ WORK_SCHEMA = pa.schema(
 
 def items_to_table(items: Sequence[Item]) -> pa.Table:
     """Planned items, one row each."""
-    return pa.Table.from_pylist([vars(item) for item in items], schema=ITEM_SCHEMA)
+    return pa.Table.from_pylist([_values(item) for item in items], schema=ITEM_SCHEMA)
+
+
+def _values(item: Item) -> dict[str, object]:
+    return {name: getattr(item, name) for name in ITEM_SCHEMA.names}
 
 
 def table_to_items(table: pa.Table) -> list[Item]:
@@ -85,7 +89,7 @@ def work_to_table(works: Sequence[Work]) -> pa.Table:
     pictures = [work.picture for work in works]
     kernels = [None if work.degradation is None else work.degradation.kernel for work in works]
     columns = {
-        "item": [vars(work.item) for work in works],
+        "item": [_values(work.item) for work in works],
         "outcome": [vars(work.outcome) for work in works],
         "picture": [p and {name: getattr(p, name) for name in _FACTS_SCHEMA.names} for p in pictures],
         "sample_type": [p and p.pixels_hwc.dtype.name for p in pictures],

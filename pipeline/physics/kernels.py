@@ -137,8 +137,8 @@ def _parse(spec: str) -> tuple[str, list[float]]:
 
 
 def _shortest(number: float) -> str:
-    """`2` for 2.0, and no digit lost for any other."""
-    return repr(number).removesuffix(".0")
+    """`2` for 2.0, `0` for -0.0, and no digit lost for any other."""
+    return repr(number + 0.0).removesuffix(".0")
 
 
 def _angle(numbers: list[float]) -> float:

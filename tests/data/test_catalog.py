@@ -89,6 +89,45 @@ def test_three_formats_give_the_same_rows(tmp_path_factory: pytest.TempPathFacto
     assert read(folder, "a.parquet", as_parquet(rows)) == rows
 
 
+@given(rows=rows_of_a_catalog, cut=st.integers(0, 5), name=st.sampled_from(["cat", "cat.parquet"]))
+def test_a_catalog_in_many_files_of_many_formats_is_the_catalog(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Row], cut: int, name: str
+) -> None:
+    folder = tmp_path_factory.mktemp("parts")
+    put(folder, f"{name}/0.csv", as_csv(rows[:cut], newline="\r\n"))
+    put(folder, f"{name}/1.jsonl", as_jsonl(rows[cut:]))
+    put(folder, f"{name}/2/0.parquet", as_parquet(rows))
+    assert list(read_catalog(f"{folder}/{name}")) == [*rows, *rows]
+
+
+WRITERS = {".csv": as_csv, ".jsonl": as_jsonl, ".parquet": as_parquet}
+DAMAGES = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 9), st.binary(max_size=9)), min_size=1, max_size=4)
+
+
+@given(rows=rows_of_a_catalog, ending=st.sampled_from(sorted(WRITERS)), damages=DAMAGES)
+def test_a_damaged_catalog_is_rows_of_the_known_columns_or_an_error_that_names_the_file(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Row], ending: str, damages: list[tuple[float, int, bytes]]
+) -> None:
+    data = WRITERS[ending](rows)
+    for place, length, instead in damages:
+        start = int(place * len(data))
+        data = data[:start] + instead + data[start + length :]
+    uri = put(tmp_path_factory.getbasetemp(), f"damaged{ending}", data)
+    rows_or_error = read_or_refused(uri)
+    if isinstance(rows_or_error, CatalogError):
+        assert f"catalog {uri}" in str(rows_or_error)
+    else:
+        assert all(tuple(row) == COLUMNS for row in rows_or_error)
+        assert not any(value == "" for row in rows_or_error for value in row.values())
+
+
+def read_or_refused(uri: str) -> list[dict[str, object]] | CatalogError:
+    try:
+        return list(read_catalog(uri))
+    except CatalogError as error:
+        return error
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.CSV", "a.ndjson", "a.jsonl", "a.json-lines", "a.parquet"])
 def test_a_format_is_known_by_its_ending(tmp_path: Path, name: str) -> None:
     rows = [full(uri="a.png", scale=2)]

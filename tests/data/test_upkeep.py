@@ -1,5 +1,7 @@
 """Upkeep of the manifest: whatever is merged or forgotten, what is current stays what it was."""
 
+import contextlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -51,6 +53,47 @@ def test_compaction_keeps_what_is_current_and_leaves_few_sorted_parts(
         sizes.append(len(ids))
     assert max(sizes) <= max(large, small)
     assert sum(size < small for size in sizes) <= 1 + sum(sizes) // max(1, large - small + 1)
+
+
+class Dies(BaseException):
+    """The end of a process."""
+
+
+@settings(max_examples=20)
+@given(log, st.integers(1, 8), st.integers(2, 20), st.data())
+def test_a_compaction_that_dies_at_any_change_of_the_store_loses_nothing(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[str, str, str]],
+    small: int,
+    large: int,
+    data: st.DataObject,
+) -> None:
+    """Before each change a reader sees what is current; after the last the process dies, and the next one mends."""
+    output = str(tmp_path_factory.mktemp("log"))
+    for minute, row in enumerate(rows):
+        manifest.write_part(output, f"run{minute // 3}", [outcome(*row, minute)])
+    before, left = told(manifest.current(output)), [data.draw(st.integers(0, 8), label="changes until it dies")]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("write_bytes", "delete"):
+            patch.setattr(storage, name, dying(getattr(storage, name), output, before, left))
+        with contextlib.suppress(Dies):
+            upkeep.compact(output, small=small, large=large)
+    assert told(manifest.current(output)) == before
+    upkeep.compact(output, small=small, large=large)
+    assert told(manifest.read(output)) == before, "the next one mends it"
+
+
+def dying(
+    change: Callable[..., None], output: str, before: list[tuple[object, ...]], left: list[int]
+) -> Callable[..., None]:
+    def changed(*args: object) -> None:
+        assert told(manifest.current(output)) == before
+        if left[0] == 0:
+            raise Dies
+        left[0] -= 1
+        change(*args)
+
+    return changed
 
 
 def many_parts(output: str, count: int = 30) -> None:

@@ -49,15 +49,20 @@ ATTEMPTS = 4  # runs after the disturbed one, at most
 
 @dataclass(frozen=True)
 class Result:
-    """What a trial came to. again: images written more than once. codes: of all runs. torn: seen by the reader."""
+    """What a trial came to.
+
+    again: images written more than once; None where they are not seen, on a local disk. torn: seen by
+    the reader. codes: of all runs. problem: what a run did that the fault does not excuse.
+    """
 
     lost: int
     doubled: int
     damaged: int
     torn: int
-    again: int
-    codes: tuple[int, ...]
+    again: int | None
+    codes: Sequence[int]
     seconds: float
+    problem: str = ""
 
 
 class Bench:
@@ -65,6 +70,7 @@ class Bench:
 
     def __init__(self, endpoint: str, bucket: str, folder: Path) -> None:
         self.endpoint, self.folder = endpoint, folder
+        self.started: list[subprocess.Popen[str]] = []
         oversee._STARVED_S = 10.0
         self.proxy = FaultProxy(int(endpoint.rpartition(":")[2]))
         os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{self.proxy.port}"
@@ -118,19 +124,24 @@ class Bench:
     def start(self, output: str, *more: str) -> "subprocess.Popen[str]":
         """One run as a process of its own on the same cluster."""
         environment = {**os.environ, "RAY_ADDRESS": self.cluster.address, "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(
-            [
-                sys.executable,
-                JOB,
-                "--config",
-                str(ROOT / "conf" / "upscale_archive.yaml"),
-                *self.settings(output, *more),
-            ],
+        config = ["--config", str(ROOT / "conf" / "upscale_archive.yaml")]
+        process = subprocess.Popen(
+            [sys.executable, JOB, *config, *self.settings(output, *more)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.started.append(process)
+        return process
+
+    def end_processes(self) -> None:
+        """No process of a trial outlives it."""
+        while self.started:
+            process = self.started.pop()
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
 
     def finish(self, output: str, *more: str) -> list[int]:
         """Runs until one has finished; their exit codes."""
@@ -231,8 +242,13 @@ def tried(bench: Bench, fault: Callable[[Bench, str, int], Sequence[int]], numbe
     bench.proxy.heal()
     bench.proxy.log.clear()
     reader, begin = Reader(bench.endpoint, output), time.monotonic()
+    codes, problem = [], ""
     with reader.looking():
-        codes = list(fault(bench, output, number))
+        try:
+            codes += fault(bench, output, number)
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            problem = str(error)
+        bench.end_processes()
         bench.proxy.heal()
         codes += bench.finish(output)
     seconds = time.monotonic() - begin
@@ -245,7 +261,8 @@ def tried(bench: Bench, fault: Callable[[Bench, str, int], Sequence[int]], numbe
         doubled=len(ids) - len(set(ids)),
         damaged=sum(damage(claim) is not None for claim in claims),
         torn=len(reader.torn),
-        again=max(0, sum(map(is_image, bench.proxy.log)) - len(done)),
-        codes=tuple(codes),
+        again=None if local else max(0, sum(map(is_image, bench.proxy.log)) - len(done)),
+        codes=codes,
         seconds=seconds,
+        problem=problem,
     )

@@ -74,7 +74,10 @@ def test_of_a_hundred_items_three_killers_fail_and_97_are_done(tmp_path: Path) -
         "83": ("worker-crash", "write"),
     }
     assert all("the worker died 2 times while it worked on this item alone" in row["error"] for row in failed.values())
-    assert all(row["written_at"] for row in rows.values())
+    done = [row for row in rows.values() if row["status"] == "done"]
+    assert len(done) == 97
+    assert all(row["error_code"] is None and row["attempts"] == 1 for row in done), "nobody else is blamed"
+    assert all(Path(row["sr_uri"]).stat().st_size == row["output_bytes"] for row in done)
 
 
 def test_an_item_that_hangs_fails_by_its_time_limit(tmp_path: Path) -> None:

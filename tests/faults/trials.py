@@ -1,12 +1,16 @@
 """Try every fault many times and print the table of what it did.
 
-    python tests/faults/trials.py [--trials 20] [--only NAME ...] [--endpoint http://127.0.0.1:9000 --bucket NAME]
+    python tests/faults/trials.py [--trials 20] [--only NAME ...] [--record FILE.jsonl] [--minutes 8]
+                                  [--endpoint http://127.0.0.1:9000 --bucket NAME]
 
 Starts an S3 server (SeaweedFS) and a Ray cluster of its own; `--endpoint` takes another server, with
-the credentials of the environment. Exits with 1 unless every trial ended with all items done once.
+the credentials of the environment. `--record` keeps each trial as a line, and trials that are there
+are not made again: with `--minutes`, after which no trial begins, the long form can be run in pieces.
+Exits with 1 unless every trial ended with all items done once, with 4 while trials are to be made yet.
 """
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -17,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
@@ -85,13 +90,15 @@ def disk_full(bench: Bench, output: str, number: int) -> list[int]:
 
 
 def overlapping_runs(bench: Bench, output: str, number: int) -> list[int]:
-    """Two runs at once: one works and finishes, the other ends with 5."""
+    """Two processes at once: one works and finishes, the other ends with 5 and names it."""
     processes = [bench.start(output) for _ in range(2)]
-    codes = [process.wait(240) for process in processes]
+    shown = [process.communicate(timeout=240)[0] for process in processes]
+    codes = [process.returncode for process in processes]
     if sorted(codes) != [0, 5]:
-        raise AssertionError(
-            f"two runs at once ended with {codes}: {[p.stdout and p.stdout.read() for p in processes]}"
-        )
+        raise AssertionError(f"two runs at once ended with {codes}: {shown}")
+    holder = f"(process {processes[codes.index(0)].pid}) works on this output"
+    if holder not in shown[codes.index(5)]:
+        raise AssertionError(f"{holder!r} is not in {shown[codes.index(5)]!r}")
     return codes
 
 
@@ -130,18 +137,22 @@ COLUMNS = (
     "ended early",
     "s",
 )
+Results = dict[str, dict[int, Result]]  # by fault and number of the trial
 
 
 def row(results: Sequence[Result]) -> list[str]:
     """lost, doubled, damaged, half-written and again are sums over all trials of `ITEMS` items each."""
     early = sum(any(code not in (0, 5) for code in result.codes) for result in results)
-    sums = [sum(getattr(r, name) for r in results) for name in ("lost", "doubled", "damaged", "torn", "again")]
-    most, seconds = max(r.again for r in results), statistics.median(r.seconds for r in results)
-    return [*map(str, [len(results), *sums, most, early]), f"{seconds:.0f}"]
+    sums = [sum(getattr(r, name) for r in results) for name in ("lost", "doubled", "damaged", "torn")]
+    seen = [result.again for result in results if result.again is not None]
+    again = [sum(seen), max(seen)] if seen else ["", ""]
+    seconds = statistics.median(result.seconds for result in results)
+    return [*map(str, [len(results), *sums, *again, early]), f"{seconds:.0f}"]
 
 
 def spotless(result: Result) -> bool:
-    return (result.lost, result.doubled, result.damaged, result.torn) == (0, 0, 0, 0) and result.codes[-1] == 0
+    sound = (result.lost, result.doubled, result.damaged, result.torn) == (0, 0, 0, 0)
+    return sound and result.codes[-1] == 0 and not result.problem
 
 
 @contextmanager
@@ -167,18 +178,54 @@ def may_mount() -> bool:
         return False
 
 
-def try_fault(bench: Bench, name: str, trials: int) -> list[Result]:
-    results = []
-    for number in range(trials):
-        with small_disk(name) as disk:
-            results.append(tried(bench, FAULTS[name], number, disk))
+def try_fault(bench: Bench, name: str, number: int) -> Result:
+    with small_disk(name) as disk:
+        return tried(bench, FAULTS[name], number, disk)
+
+
+def table(results: Results) -> str:
+    lines = [f"| fault | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(row(list(made.values())))} |" for name, made in results.items() if made]
+    return "\n".join(lines)
+
+
+def recorded(record: Path | None) -> Results:
+    """The trials that were made already."""
+    results: Results = {name: {} for name in FAULTS}
+    for line in record.read_text().splitlines() if record and record.exists() else ():
+        trial = json.loads(line)
+        name, number = trial.pop("fault"), trial.pop("number")
+        results[name][number] = Result(**trial)
     return results
 
 
-def table(results: dict[str, list[Result]]) -> str:
-    lines = [f"| fault | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(row(of_fault))} |" for name, of_fault in results.items()]
-    return "\n".join(lines)
+def missing(results: Results, names: Sequence[str], trials: int) -> Iterator[tuple[str, int]]:
+    """The trials that are to be made yet: the first of every fault, then the second."""
+    for number in range(trials):
+        for name in names:
+            if number not in results[name]:
+                yield name, number
+
+
+def tell(name: str, number: int, result: Result, record: Path | None) -> None:
+    print(f"{name} {number}: {'spotless' if spotless(result) else 'FAILED'}, {result}", flush=True)
+    if record:
+        with record.open("a") as file:
+            file.write(json.dumps({"fault": name, "number": number, **asdict(result)}) + "\n")
+
+
+def try_missing(results: Results, names: Sequence[str], given: argparse.Namespace, stack: ExitStack) -> None:
+    """Make trials until all are there or the time is over."""
+    folder = Path(tempfile.mkdtemp(prefix="unfold-faults-"))
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    end = time.monotonic() + 60 * given.minutes
+    bench = Bench(given.endpoint or stack.enter_context(own_server(folder)), given.bucket, folder)
+    stack.callback(bench.close)
+    for name, number in missing(results, names, given.trials):
+        if time.monotonic() > end:
+            break
+        results[name][number] = try_fault(bench, name, number)
+        tell(name, number, results[name][number], given.record)
 
 
 @contextmanager
@@ -196,28 +243,32 @@ def own_server(folder: Path) -> Iterator[str]:
         yield endpoint
 
 
-def main() -> int:
+def command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--only", nargs="+", choices=FAULTS, default=list(FAULTS))
+    parser.add_argument("--record", type=Path)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--endpoint")
     parser.add_argument("--bucket", default="unfold-in")
-    given = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="unfold-faults-"))
-    results: dict[str, list[Result]] = {}
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        endpoint = given.endpoint or stack.enter_context(own_server(folder))
-        bench = Bench(endpoint, given.bucket, folder)
-        stack.callback(bench.close)
-        for name in given.only:
-            if name == "disk full" and not may_mount():
-                print(f"{name}: not tried, there is no right to mount a small disk", flush=True)
-                continue
-            results[name] = try_fault(bench, name, given.trials)
-            print(f"| {name} | {' | '.join(row(results[name]))} | {[r.codes for r in results[name]]}", flush=True)
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = command_line()
+    names, results = given.only, recorded(given.record)
+    if "disk full" in names and not may_mount():
+        print("disk full: not tried, there is no right to mount a small disk", flush=True)
+        names = [name for name in names if name != "disk full"]
+    if any(missing(results, names, given.trials)):
+        with ExitStack() as stack:
+            try_missing(results, names, given, stack)
     print(f"\n{ITEMS} items a trial; lease of {LEASE_S:g} s\n\n{table(results)}")
-    return 0 if all(spotless(result) for of_fault in results.values() for result in of_fault) else 1
+    if not all(spotless(result) for made in results.values() for result in made.values()):
+        return 1
+    left = len(list(missing(results, names, given.trials)))
+    print(f"\n{left} trials are to be made yet" if left else "")
+    return 4 if left else 0
 
 
 if __name__ == "__main__":

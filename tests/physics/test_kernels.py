@@ -299,10 +299,83 @@ def test_equal_specifications_have_one_spelling(spec: str, canonical: str) -> No
     np.testing.assert_array_equal(parse_kernel(spec, 2, "center"), parse_kernel(canonical, 2, "center"))
 
 
-@given(st.floats(0.1, 40).map(lambda x: round(x, 3)), st.floats(-360, 360).map(lambda x: round(x, 2)))
-def test_a_canonical_specification_is_its_own(length: float, angle: float) -> None:
-    canonical = canonical_spec(f"motion({length}, {angle})")
-    assert canonical_spec(canonical) == canonical
+ARITIES = {"delta": [0], "gaussian": [1, 3], "disk": [1], "motion": [2], "bicubic": [0]}
+LENGTHS = st.floats(0.1, 12) | st.integers(1, 12)
+ANGLES = st.floats(-720, 720) | st.integers(-360, 360)
+BLANKS = st.text(" \t", max_size=2)
+
+
+@st.composite
+def spoken(draw: st.DrawFn) -> tuple[str, list[float]]:
+    """A name of the grammar with as many numbers as it takes."""
+    name = draw(st.sampled_from(sorted(ARITIES)))
+    arity = draw(st.sampled_from(ARITIES[name]))
+    lengths = min(arity, 1 if name == "motion" else 2)
+    return name, [float(draw(LENGTHS if n < lengths else ANGLES)) for n in range(arity)]
+
+
+@st.composite
+def spelled(draw: st.DrawFn, spec: tuple[str, list[float]]) -> str:
+    """One of the many ways to write it: blanks, exponents, signs, superfluous digits."""
+    name, numbers = spec
+    formats = st.sampled_from(["{!r}", "{:.17e}", "+{:.20g}", "{:.30e}"])
+    cells = [draw(formats).format(number).replace("+-", "-") for number in numbers]
+    cells = [draw(BLANKS) + cell + draw(BLANKS) for cell in cells]
+    inside = f"({','.join(cells)})" if cells or draw(st.booleans()) else ""
+    return draw(BLANKS) + name + draw(BLANKS) + inside + draw(BLANKS)
+
+
+@given(spoken(), st.data())
+def test_however_a_kernel_is_spelled_it_has_one_canonical_spelling(
+    spec: tuple[str, list[float]], data: st.DataObject
+) -> None:
+    canonical = canonical_spec(data.draw(spelled(spec)))
+    assert canonical_spec(data.draw(spelled(spec))) == canonical == canonical_spec(canonical)
+    name, _, inside = canonical.partition("(")
+    assert (name, [float(n) for n in inside.rstrip(")").split(",") if n]) == spec, "no digit is lost"
+
+
+@given(spoken(), spoken())
+def test_other_kernels_have_other_canonical_spellings(
+    one: tuple[str, list[float]], two: tuple[str, list[float]]
+) -> None:
+    spellings = [canonical_spec(f"{name}({','.join(map(repr, numbers))})") for name, numbers in (one, two)]
+    assert (spellings[0] == spellings[1]) == (one == two)
+
+
+@given(spoken(), st.integers(1, 4), st.sampled_from(["center", "corner"]), st.data())
+def test_what_the_grammar_allows_is_a_kernel_and_its_spelling_says_nothing(
+    spec: tuple[str, list[float]], scale: int, phase: str, data: st.DataObject
+) -> None:
+    text = data.draw(spelled(spec))
+    kernel = parse_kernel(text, scale, phase)
+    assert is_analytic(text)
+    assert np.isfinite(kernel).all()
+    assert kernel.sum() == pytest.approx(1)
+    assert kernel.ndim == 2
+    np.testing.assert_array_equal(kernel, parse_kernel(canonical_spec(text), scale, phase))
+
+
+PIECES = st.sampled_from([*ARITIES, "(", ")", ",", " ", "1.6", "-3", "1e9", "nan", "inf", "0", "1_0", "٣", "x", "\n"])
+
+
+def canonical_or_refusal(text: str) -> str | ItemError:
+    try:
+        return canonical_spec(text)
+    except ItemError as error:
+        return error
+
+
+@given(st.text(max_size=30) | st.lists(PIECES, max_size=8).map("".join))
+def test_any_text_is_a_kernel_with_one_spelling_or_a_bad_kernel_that_is_named(text: str) -> None:
+    told = canonical_or_refusal(text)
+    if isinstance(told, ItemError):
+        assert told.code == "bad-kernel"
+        assert repr(text) in str(told)
+    else:
+        assert is_analytic(text)
+        assert canonical_spec(told) == told
+        assert told.isascii()
 
 
 def test_what_is_analytic_and_what_a_file() -> None:
