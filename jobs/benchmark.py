@@ -173,6 +173,7 @@ def measure_pipeline(args: argparse.Namespace) -> dict[str, Any]:
         "flow_seconds": round(flow.seconds, 2),
         "bare_engine_seconds": round(bare, 2),
         "speed_of_light": round(bare / flow.seconds, 3),
+        "bare_seconds_of_one_thread": round(feeding.bare_engine_seconds(steady, args.weights, 1), 2),
     }
     print(json.dumps(found), flush=True)
     return found | {"formats": measure_formats(args, f"{root}/formats")}
@@ -184,12 +185,13 @@ def measure_formats(args: argparse.Namespace, root: str) -> list[dict[str, Any]]
     from pipeline.model.restore import Restorer
 
     restorer = Restorer(load_usrnet(args.weights))
-    mosaic = formats.photographs(0.4).pixels_hwc[:200]
+    mosaic: Pixels = formats.photographs(0.4).pixels_hwc[:200]
     restorer.batch([mosaic[:32, :32]], [Degradation(parse_kernel("delta"), 2, 2.55)])
     print("| in | bits | out | read, ms/MP | restore, ms/MP | write, ms/MP | read, share | write, share |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     found = []
-    for cost in formats.stage_costs(root, restorer, np.split(mosaic, 3, axis=1)):
+    pieces: list[Pixels] = np.split(mosaic, 3, axis=1)
+    for cost in formats.stage_costs(root, restorer, pieces):
         milliseconds = (f"{1000 * seconds:.0f}" for seconds in (cost.read, cost.restore, cost.write))
         shares = (f"{part / cost.restore:.2%}" for part in (cost.read, cost.write))
         print("|", " | ".join([cost.format, str(cost.bits), cost.written, *milliseconds, *shares]), "|", flush=True)
