@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: ready demo test check slow clean
+.PHONY: ready demo test check slow nodes clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,9 @@ check: $(READY)  ## lint and types
 
 slow: $(READY)   ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
+
+nodes: $(READY)  ## clusters of several Ray nodes on this machine, which should be quiet
+	$(BIN)/python -m pytest -q -s -m nodes
 
 clean:
 	rm -rf $(VENV) demo
