@@ -207,12 +207,16 @@ def measure_overhead(args: argparse.Namespace) -> dict[str, Any]:
     flow, _ = feeding.run(catalog, f"{root}/out", feeding.PassThrough)
     if not flow.items:
         raise ConfigError("--items: too few for more than one work unit, so there is no steady state to measure")
-    found = {
+    found: dict[str, Any] = {
         "items": flow.items,
         "start_seconds": round(flow.start_seconds, 2),
         "items_per_second": round(flow.items / flow.seconds, 1),
         "cpu_ms_per_item": round(1000 * flow.cpu_seconds / flow.items, 2),
     }
+    if args.root.startswith("s3://"):
+        from pipeline.bench import clients
+
+        found["client_cpu_ms"] = clients.cpu_ms_per_item(f"{root}/clients")
     print(json.dumps(found), flush=True)
     return found
 

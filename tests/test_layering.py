@@ -49,7 +49,7 @@ ONLY_IN = {
     "PIL": {"bench", "data"},
     "tifffile": {"data"},
     "imagecodecs": {"data"},
-    "pyarrow": {"data", "flow", "review"},
+    "pyarrow": {"bench", "data", "flow", "review"},
     "jinja2": {"pages"},
     "markupsafe": {"pages"},
     "pydantic": {"config"},

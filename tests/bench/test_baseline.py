@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.bench import engine
+from pipeline.bench import clients, engine
 from pipeline.bench.baseline import plain_usrnet
 from pipeline.bench.memory import Gradient, peak_rss_mib
 from pipeline.model.checkpoint import load_usrnet
@@ -88,6 +88,12 @@ def test_the_figures_of_a_device_are_all_there_on_a_cpu_too(tmp_path: Path) -> N
     assert found["exactness_db"][0]["fp32"] > 58, "only the rounding to 8 bits"
     assert found["exactness_db"][0]["bf16"] > 45
     assert sum(row["share"] for row in found["profile"] if row["network"] == "tiny") > 0.5
+
+
+def test_s3_clients_are_set_side_by_side(s3_prefix: str) -> None:
+    costs = clients.cpu_ms_per_item(s3_prefix, 5)
+    assert {"s3fs", "pyarrow", "botocore"} < costs.keys()
+    assert all(0 < cost < 1000 for cost in costs.values())
 
 
 @pytest.mark.slow
