@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from try_dockerfile import STEPS, stage
+
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "deploy" / "Dockerfile"
 TEXT = FILE.read_text(encoding="utf-8")
@@ -51,3 +55,11 @@ def test_installs_are_held_by_the_lock_and_hold_no_secret() -> None:
     assert all("-c constraints.txt" in part or "--no-deps" in part for part in installs)
     assert not re.search(r"(KEY|SECRET|TOKEN|PASSWORD)\s*=", TEXT)
     assert not [line for line in LINES if line.startswith("ADD ")]
+
+
+def test_the_script_that_executes_the_steps_knows_all_of_them() -> None:
+    for target in ("head", "gpu"):
+        steps = stage(TEXT, target)
+        assert {name for name, _ in steps} <= set(STEPS)
+        assert [name for name, _ in steps][-1] == "USER"
+        assert sum("pip install" in text for name, text in steps if name == "RUN") == 2
