@@ -144,9 +144,9 @@ def measure_device(args: argparse.Namespace) -> dict[str, Any]:
     gpu = torch.cuda.is_available()
     where, side = torch.device("cuda" if gpu else "cpu"), 256 if gpu else 24
     parts = {
-        "speed": device.speeds(where, side, (1, 4, 16) if gpu else (1, 2), ("bf16",) if gpu else ()),
+        "speed": device.speeds(where, side, (1, 4, 16) if gpu else (1,), ("bf16",) if gpu else ()),
         "memory": device.gpu_memory(where, (1, 4, 16, 64)),
-        "profile": device.profile(where, side, 4),
+        "profile": device.profile(where, side, 4 if gpu else 1),
         "exactness_db": [device.exactness(where, 64)],
     }
     found: dict[str, Any] = {name: [] for name in parts}

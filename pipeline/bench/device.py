@@ -26,7 +26,7 @@ from pipeline.records import Degradation
 
 SCALE = 4
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-_REPEATS = 5
+_REPEATS = 5  # on a GPU
 _PROFILED = 12  # operators that a profile names
 
 Row = dict[str, Any]
@@ -57,7 +57,7 @@ def _speed(net: USRNet, name: str, device: torch.device, precision: str, compile
     found: Row = {"network": name, "precision": precision, "code": compile, "batch": batch}
     try:
         first, _ = timed(lambda: restorer.batch(images, degradations))
-        seconds = min(timed(lambda: restorer.batch(images, degradations))[0] for _ in range(_REPEATS))
+        seconds = min(timed(lambda: restorer.batch(images, degradations))[0] for _ in range(_repeats(device)))
     except RuntimeError as error:  # a precision that the device or its libraries lack
         return found | {"error": str(error).splitlines()[0]}
     hr_megapixels = batch * (side * SCALE) ** 2 / 1e6
@@ -67,7 +67,7 @@ def _speed(net: USRNet, name: str, device: torch.device, precision: str, compile
 @torch.inference_mode()
 def _baseline_speed(net: USRNet, side: int) -> float:
     device = next(net.parameters()).device
-    seconds = min(timed(lambda: _plainly(net, device, side))[0] for _ in range(_REPEATS))
+    seconds = min(timed(lambda: _plainly(net, device, side))[0] for _ in range(_repeats(device)))
     return (side * SCALE) ** 2 / 1e6 / seconds
 
 
@@ -125,6 +125,10 @@ def profile(device: torch.device, side: int, batch: int) -> Iterator[Row]:
         total = sum(getattr(operator, cost) for operator in operators) or 1
         for operator in operators[:_PROFILED]:
             yield {"network": name, "operator": operator.key, "share": getattr(operator, cost) / total}
+
+
+def _repeats(device: torch.device) -> int:
+    return _REPEATS if device.type == "cuda" else 1
 
 
 def _picture(side: int) -> npt.NDArray[np.uint8]:
