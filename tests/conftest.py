@@ -25,8 +25,15 @@ hypothesis.settings.register_profile("unfold", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("unfold")
 
 ROOT = Path(__file__).resolve().parent.parent
+CORES = os.cpu_count() or 1
 BUCKETS = ("unfold-in", "unfold-out")
 KEY, SECRET = "AKIDUNFOLD", "SECRETUNFOLD"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Quick tests take tiny pictures: more threads gain nothing there, and wait for each other on a busy machine."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(CORES if item.get_closest_marker("slow") else 1)
 
 
 @pytest.fixture(scope="session")

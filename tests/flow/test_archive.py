@@ -187,27 +187,25 @@ def test_verifying_restores_what_vanished_or_was_altered_and_nothing_else(restor
     }
 
 
-def test_one_changed_sigma_restores_just_that_item(restored: dict[str, str], tmp_path: Path) -> None:
-    root = uris.join(restored["root"], "again")
-    catalog, output = make_archive(root, tmp_path / "scratch"), uris.join(root, "out")
-    run(catalog, output, restored["weights"])
+def test_one_changed_sigma_restores_just_that_item(s3_prefix: str, weights: str, tmp_path: Path) -> None:
+    catalog, output = make_archive(s3_prefix, tmp_path / "scratch"), uris.join(s3_prefix, "out")
+    run(catalog, output, weights)
     text = storage.read_bytes(catalog).decode().replace("a/one.png,2,2.55", "a/one.png,2,5.1")
     storage.write_bytes(catalog, text.encode())
-    summary = run(catalog, output, restored["weights"])
+    summary = run(catalog, output, weights)
     assert (summary.done, summary.already_done) == (1, len(GOOD) - 1)
     assert rows_of(output)["a/one.png"]["sigma"] == 5.1
 
 
-def test_a_deleted_manifest_part_is_redone_exactly(restored: dict[str, str], tmp_path: Path) -> None:
-    root = uris.join(restored["root"], "parts")
-    catalog, output = make_archive(root, tmp_path / "scratch"), uris.join(root, "out")
-    run(catalog, output, restored["weights"], "restore.unit_items=1")
+def test_a_deleted_manifest_part_is_redone_exactly(s3_prefix: str, weights: str, tmp_path: Path) -> None:
+    catalog, output = make_archive(s3_prefix, tmp_path / "scratch"), uris.join(s3_prefix, "out")
+    run(catalog, output, weights, "restore.unit_items=1")
     parts = {
         uri: manifest.pq.read_table(manifest.io.BytesIO(storage.read_bytes(uri))) for uri in manifest.parts(output)
     }
     uri = next(uri for uri, table in parts.items() if table["item_id"].to_pylist() == ["b/three.png"])
     storage.delete(uri)
-    summary = run(catalog, output, restored["weights"])
+    summary = run(catalog, output, weights)
     assert (summary.done, summary.already_done) == (1, len(GOOD) - 1)
     assert rows_of(output)["b/three.png"]["status"] == "done"
 

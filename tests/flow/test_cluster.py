@@ -54,6 +54,7 @@ def job(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 def test_replicas_on_gpus_get_whole_units(tmp_path: Path) -> None:
     """A pretended GPU: Ray places the replica on it, torch inside finds none and computes on the CPU."""
     script = (
@@ -66,6 +67,7 @@ def test_replicas_on_gpus_get_whole_units(tmp_path: Path) -> None:
     assert manifest.current(str(tmp_path / "out"))["status"].to_pylist() == ["done"] * 3
 
 
+@pytest.mark.slow
 def test_more_than_this_machine_has_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
     shown = job(*archive(tmp_path), "restore.replicas.min=1000")
     assert shown.returncode == 2, shown.stdout + shown.stderr

@@ -41,6 +41,7 @@ def fire(settings: list[str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_fired_three_times_and_twice_at_once_it_restores_each_image_once(tmp_path: Path, settings: list[str]) -> None:
     add_images(tmp_path / "lr", 1, 2, 3)
     pair = [fire(settings), fire(settings)]

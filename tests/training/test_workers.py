@@ -49,7 +49,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     here = Path(__file__)
     script = f"import {here.stem} as t; t.as_one_of_two(%d, {str(folder)!r})"
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{here.parent}"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{here.parent}", "OMP_NUM_THREADS": "1"}
     workers = [subprocess.Popen([sys.executable, "-c", script % rank], env=environment) for rank in range(2)]
     assert [worker.wait(120) for worker in workers] == [0, 0]
     return folder
