@@ -190,8 +190,8 @@ def measure_formats(args: argparse.Namespace, root: str) -> list[dict[str, Any]]
     print("| in | bits | out | read, ms/MP | restore, ms/MP | write, ms/MP | read, share | write, share |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     found = []
-    pieces = [mosaic[:, left : left + 450] for left in (0, 450, 900)]
-    for cost in formats.stage_costs(root, restorer, pieces):
+    pictures = [np.asarray(part, np.uint16) for part in np.split(mosaic, 3, axis=1)]
+    for cost in formats.stage_costs(root, restorer, pictures):
         milliseconds = (f"{1000 * seconds:.0f}" for seconds in (cost.read, cost.restore, cost.write))
         shares = (f"{part / cost.restore:.2%}" for part in (cost.read, cost.write))
         print("|", " | ".join([cost.format, str(cost.bits), cost.written, *milliseconds, *shares]), "|", flush=True)
