@@ -289,5 +289,5 @@ def test_deep_large_and_same_named_images_in_one_run(tmp_path: Path, weights: st
                                ("found.png", (180, 240, 3), "uint8")):  # fmt: skip
         result = tifffile.imread(str(rows_by_name[name]["sr_uri"]))
         assert (result.shape, result.dtype.name) == (shape, dtype)
-    assert rows_by_name["known.tif"]["consistency_rms_255"] is None
+    assert 0 < rows_by_name["known.tif"]["consistency_rms_255"] < 10, "windows are accounted for as well"
     assert run(catalog, output, weights, *settings, "restore.whole_megapixels=0.03").already_done == 4
