@@ -147,6 +147,9 @@ def verdicts(explorations: Sequence[Exploration]) -> list[Verdict]:
     ]
 
 
+_GIVEN = ("catalog", "sidecar")  # sources of values that are an item's own
+
+
 @dataclass(frozen=True)
 class _Setting:
     kernel: str
@@ -158,7 +161,7 @@ def _named(catalog: str, below: str, names: Sequence[str]) -> Iterator[tuple[int
     missing = dict.fromkeys(names)
     for number, row in enumerate(read_catalog(catalog)):
         item_id, uri = item_id_of(row, below, number), str(row.get("uri"))
-        hits = [name for name in names if name == item_id or uri.endswith(name)]
+        hits = [name for name in names if name == item_id or f"/{uri}".endswith(f"/{name}")]
         if hits:
             yield number, row
         for name in hits:
@@ -186,9 +189,9 @@ def _settings(item: Item, grid: Grid, limits: Limits) -> tuple[list[_Setting], l
     """Kernels of the grid, then the item's own if it is another, each with every sigma."""
     settings: list[_Setting] = []
     troubles = []
-    own = item.kernel_source == "catalog"
+    own = item.kernel_source in _GIVEN
     specs = dict.fromkeys([*grid.kernels, *([item.kernel] if own else [])])
-    own_sigma = item.sigma if item.sigma_source == "catalog" else None  # None as well where it says `auto`
+    own_sigma = item.sigma if item.sigma_source in _GIVEN else None  # None as well where it says `auto`
     sigmas = sorted({*grid.sigmas, *([own_sigma] if own_sigma is not None else [])})
     for spec in specs:
         try:

@@ -257,13 +257,10 @@ def _linear(base: float | None, slope: float | None, pixels: float) -> float | N
 
 
 def _bite(unit: Sequence[Item], most_pixels: float) -> list[Item]:
-    bite, pixels = [unit[0]], hr_pixels(unit[0])
-    for item in unit[1:]:
-        pixels += hr_pixels(item)
-        if pixels > most_pixels:
-            break
-        bite.append(item)
-    return bite
+    """Items from all over the unit, which is sorted by size: small ones take longer for each pixel."""
+    share = min(1.0, most_pixels / max(1.0, sum(map(hr_pixels, unit))))
+    count = max(1, int(len(unit) * share))
+    return [unit[(2 * n + 1) * len(unit) // (2 * count)] for n in range(count)]
 
 
 def _halving(count: int) -> Iterator[int]:

@@ -124,3 +124,10 @@ def test_all_items_together_rank_what_was_tried_on_each(catalog: str) -> None:
     found = verdicts([exploration(("a", -1, 4), ("b", -3, 1)), exploration(("b", -2, 3), ("a", -5, 9), ("c", 0, 1))])
     assert [(v.kernel, v.evidence, v.first_three, v.rank) for v in found] == [("b", -2.5, 2, 1), ("a", -3.0, 0, 2)]
     assert verdicts([]) == []
+
+
+@pytest.mark.parametrize("source", ["catalog", "sidecar"])
+def test_an_items_own_setting_is_tried_whoever_wrote_it_down(restorer: Restorer, catalog: str, source: str) -> None:
+    own = replace(item(catalog, "plate-3"), kernel_source=source, sigma_source=source)
+    exploration = explored(restorer, own, "delta")
+    assert [trial.given for trial in exploration.trials].count(True) == 1

@@ -87,7 +87,13 @@ def write_bytes(uri: str, data: bytes) -> None:
     uri = absolute(uri)
     filesystem, path = _filesystem(uri)
     put = localfiles.replace if is_local(uri) else filesystem.pipe_file
-    persistently(uri, lambda: put(path, data))
+    persistently(uri, lambda: put(path, data, **_content_type(uri)))
+
+
+def _content_type(uri: str) -> dict[str, str]:
+    """So that a browser shows a page in a bucket instead of saving it."""
+    is_page = split_scheme(uri)[0] in ("s3", "s3a") and uri.endswith(".html")
+    return {"ContentType": "text/html; charset=utf-8"} if is_page else {}
 
 
 def create_bytes(uri: str, data: bytes) -> bool:

@@ -7,10 +7,12 @@ Regions are upright, and gray or RGB, as `pipeline.data.images.decode` gives the
 Knows local files only: no storage.
 """
 
+import shutil
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -92,7 +94,9 @@ class _ArraySource(WindowSource):
         self._colours = _on_disk(picture.pixels_hwc, folder / "colours")
         self._alpha = None if picture.alpha_hw is None else _on_disk(picture.alpha_hw, folder / "alpha")
         self._converted = picture.converted
-        super().__init__(picture, picture.pixels_hwc.shape[0], picture.pixels_hwc.shape[1], 1)
+        height, width, channels = picture.pixels_hwc.shape
+        bare = replace(picture, pixels_hwc=np.empty((0, 0, channels), self._colours.dtype), alpha_hw=None)
+        super().__init__(bare, height, width, 1)
 
     def _stored(self, y0: int, y1: int, x0: int, x1: int) -> Stored:
         alpha = None if self._alpha is None else np.asarray(self._alpha[y0:y1, x0:x1])
@@ -170,8 +174,12 @@ def open_windows(path: Path, folder: Path, *, page: int = 0, max_pixels: int) ->
                     refuse_large(layout.width, layout.height, max_pixels)
                     yield _tiff_source(file, path.stat().st_size, page, found, layout)
                     return
-    picture = images.decode(path.read_bytes(), page=page, max_pixels=min(max_pixels, DECODED_PIXELS))
-    yield _ArraySource(picture, folder)
+    yield _decoded(path, folder, page, min(max_pixels, DECODED_PIXELS))
+
+
+def _decoded(path: Path, folder: Path, page: int, max_pixels: int) -> WindowSource:
+    """The image decoded once; its pixels are in memory only as long as this takes."""
+    return _ArraySource(images.decode(path.read_bytes(), page=page, max_pixels=max_pixels), folder)
 
 
 def _layout(file: BinaryIO, length: int, page: int) -> Layout | None:
@@ -210,6 +218,10 @@ def _in_parts(page: tifffile.TiffPage, layout: Layout) -> bool:
 
 
 def _on_disk(samples: Samples, path: Path) -> Samples:
+    free = shutil.disk_usage(path.parent).free
+    if samples.nbytes > free:  # a write through the map would end the process
+        where = f"{samples.nbytes / 1e9:.1f} GB, {path.parent} has {free / 1e9:.1f} GB free"
+        raise ItemError("out-of-scratch", f"the decoded image needs {where}; set `restore.scratch` to a larger disk")
     kept = np.memmap(path, samples.dtype, "w+", shape=samples.shape)
     kept[...] = samples
     kept.flush()

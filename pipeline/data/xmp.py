@@ -8,9 +8,17 @@ from html import escape
 
 _ORIENTATION = re.compile(rb"""(tiff:Orientation\s*(?:=\s*["']|>\s*))[2-8]""")
 _THUMBNAILS = re.compile(rb"<(xmp|xap):Thumbnails\b.*?</\1:Thumbnails>|<(xmp|xap):Thumbnails\b[^>]*/>", re.DOTALL)
-_NOTE = re.compile(rb"\s*<rdf:Description\b[^>]*\bunfold:[^>]*/>", re.DOTALL)
 _END = re.compile(rb"</rdf:RDF\s*>")
 _NAMESPACE = "https://unfold.invalid/ns/1.0/"  # a name, not an address
+_OWN = rb"""\s+unfold:(?:software|model|scale)=(?:"[^"]*"|'[^']*')"""
+_NOTE = re.compile(  # our own element; where another program has put our properties into its own, they alone
+    rb'\s*<rdf:Description rdf:about="" xmlns:unfold="'
+    + re.escape(_NAMESPACE.encode())
+    + rb'"(?:'
+    + _OWN
+    + rb")*\s*/>|"
+    + _OWN
+)
 _EMPTY = (
     b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
     b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'

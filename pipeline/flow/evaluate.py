@@ -7,6 +7,7 @@ its figures; a second run computes the cells that have none, and the tables are 
 import hashlib
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from time import monotonic
@@ -91,11 +92,11 @@ def _inputs(config: EvaluateConfig) -> tuple[Inputs, dict[str, str]]:
         name = "packaged" if uri is None else uri.rsplit("/", 1)[-1].rsplit(".", 1)[0]
         name = str(uri) if name in methods else name  # two files of one name in two folders
         weights[name], methods[name] = data, model
-    return Inputs(_images(config.images), weights, _kernels(config), _bicubic(config)), methods
+    return Inputs(_images(config.images, _least_side(config)), weights, _kernels(config), _bicubic(config)), methods
 
 
-def _images(folder: str) -> dict[str, Pixels]:
-    """RGB, by name; gray ones are repeated."""
+def _images(folder: str, least: int) -> dict[str, Pixels]:
+    """RGB, by name; gray ones are repeated. least: pixels that each side must have."""
     found: dict[str, Pixels] = {}
     root = uris.absolute(folder)
     for uri in storage.list_files(root, _ENDINGS):
@@ -103,10 +104,21 @@ def _images(folder: str) -> dict[str, Pixels]:
             pixels = images.decode(storage.read_bytes(uri), max_pixels=_MOST_PIXELS).pixels_hwc
         except ItemError as error:
             raise ConfigError(f"images: {uri}: {error}") from None
+        if pixels.dtype != np.uint8:
+            raise ConfigError(f"images: {uri} has samples of {pixels.dtype}; the tables are of 8 bits, convert it")
+        if min(pixels.shape[:2]) < least:
+            size = f"{pixels.shape[1]}×{pixels.shape[0]}"
+            raise ConfigError(f"images: {uri} is {size} pixels; these scales need {least} on each side")
         found[uri[len(root) + 1 :]] = pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels  # type: ignore[assignment]
     if not found:
         raise ConfigError(f"images: there is no image in {folder}")
     return found
+
+
+def _least_side(config: EvaluateConfig) -> int:
+    """Cropped to what scales and the network's halvings divide, and by the border Table 2 leaves out, some is left."""
+    cropped = [math.lcm(scale, 8) for scale in config.table1.scales if config.table1.kernels]
+    return max([1, *cropped, *(2 * scale**2 + scale for scale in config.table2.scales)])
 
 
 def _kernels(config: EvaluateConfig) -> list[Kernel]:

@@ -72,7 +72,10 @@ def _table1(found: Any, methods: Sequence[str], published: Mapping[str, Any], ab
     for scale, sigma in dict.fromkeys((key[1], key[2]) for key in sorted(ours)):
         values = []
         beside = theirs.get(f"x{scale}_noise{sigma:g}", ())
-        for key in sorted(key for key in ours if key[1:3] == (scale, sigma)):
+        keys = sorted(key for key in ours if key[1:3] == (scale, sigma))
+        if len(beside) != len(keys):
+            beside = ()  # other kernels than the published ones, so which figure is whose?
+        for key in keys:
             by = ours[key]
             number = [beside[key[3] - 1] if key[3] <= len(beside) else None] if theirs else []
             values.append([*_means(by, methods, "psnr_rgb_db"), *_means(by, methods, "ssim_y"), *number])

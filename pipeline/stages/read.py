@@ -64,7 +64,7 @@ def _read(work: Work, limits: ReadLimits, encoding: Encoding | None, clock: Call
     if fetched is None or _is_larger(fetched[0], item, limits.whole):
         return replace(work, outcome=replace(work.outcome, status=DEFERRED))
     data, facts = fetched
-    _same_object(item, len(data), facts.etag)
+    same_object(item, len(data), facts.etag)
     picture = images.decode(data, page=item.page, max_pixels=limits.lr_pixels)
     _same_size(item, picture)
     height, width = picture.pixels_hwc.shape[:2]
@@ -121,7 +121,8 @@ def _load_kernel(spec: str, scale: int, phase: str, widest: int) -> kernels.Kern
     return kernel
 
 
-def _same_object(item: Item, size: int, etag: str | None) -> None:
+def same_object(item: Item, size: int, etag: str | None) -> None:
+    """Raises `ItemError` when what is stored is not what the catalog was made from."""
     if item.size is not None and item.size != size:
         raise ItemError("input-changed", f"{item.uri} has {size} bytes, the catalog says {item.size}")
     if item.etag and etag and item.etag.strip('"') != etag:

@@ -30,7 +30,7 @@ from pipeline.plan import output_key
 from pipeline.records import DONE, Degradation, Item, Picture, Work
 from pipeline.stages.account import accounted
 from pipeline.stages.guard import guarded
-from pipeline.stages.read import ReadLimits, load_kernel, started
+from pipeline.stages.read import ReadLimits, load_kernel, same_object, started
 from pipeline.stages.write import Encoding
 
 if TYPE_CHECKING:
@@ -96,8 +96,11 @@ def _restore(
     kernel = load_kernel(item, limits.kernel)
     facts = storage.stat(item.uri)
     _refuse_bytes(item, facts.size or 0, limits.bytes)
+    same_object(item, facts.size or 0, facts.etag)
     _refuse_without_room(folder, facts.size or 0)
     storage.download(item.uri, str(folder / "lr"))
+    if storage.stat(item.uri).etag != facts.etag:
+        raise ItemError("input-changed", f"{item.uri} was replaced while it was fetched")
     with open_windows(folder / "lr", folder, page=item.page, max_pixels=limits.lr_pixels) as source:
         height, width = source.shape[:2]
         _same_size(item, height, width)
@@ -170,8 +173,6 @@ def _metadata(source: WindowSource, size: tuple[int, int], item: Item, note: dic
 def _refuse_bytes(item: Item, size: int, most: int) -> None:
     if size > most:
         raise ItemError("over-limit", f"{item.uri} has {size} bytes; `limits.bytes` allows {most}")
-    if item.size is not None and item.size != size:
-        raise ItemError("input-changed", f"{item.uri} has {size} bytes, the catalog says {item.size}")
 
 
 def _same_size(item: Item, height: int, width: int) -> None:

@@ -208,6 +208,11 @@ class Training:
         self._sums, self._summed = state["sums"], state["summed"]
         return changes(state["recipe"], as_mapping(self.recipe))
 
+    def is_finite(self) -> bool:
+        """Whether every weight and every averaged weight is a number."""
+        tensors = [*self.net.state_dict().values(), *self.average.values()]
+        return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
     def _progress(self, validation: Sequence[Pairs], done: int, seconds: float) -> Progress:
         losses = self._mean_losses()
         if not all(math.isfinite(loss) for loss in losses.values()):
@@ -287,6 +292,8 @@ def _refuse_other(state: dict[str, Any], net: USRNet, recipe: Recipe) -> None:
     if (state["recipe"]["gan"] is None) != (recipe.gan is None):
         kind = "an L1 training" if recipe.gan else "a GAN phase"
         raise ConfigError(f"the output holds {kind}; choose another output for this one, or the same recipe.loss")
+    if recipe.gan and state["recipe"]["gan"]["width"] != recipe.gan.width:
+        raise ConfigError("the output holds a GAN phase of another gan.width; choose another output, or that width")
 
 
 def _psnr(sr: Tensor, hr: Tensor) -> Tensor:

@@ -54,7 +54,15 @@ def go_on(
 
 
 def keep(training: Training, states: States) -> None:
-    """Write weights, curves, and last the state: what it says was done is there."""
+    """Write weights, curves, and last the state: what it says was done is there.
+
+    Raises `ConfigError`, and writes nothing, when a weight is no longer finite.
+    """
+    if not training.is_finite():
+        raise ConfigError(
+            f"the weights are not finite at step {training.step}; lower recipe.learning_rate and go on from the "
+            "last state, or begin anew in another output"
+        )
     net, store = training.averaged(), states.store
     about = {"step": str(training.step), "recipe": repr(training.recipe), "model_id": model_id(net)}
     store.write(weights_name(training), safetensors_bytes(net.state_dict(), about))

@@ -178,3 +178,16 @@ def test_an_image_without_xmp_gets_a_packet_for_the_note_only() -> None:
 
 def test_what_is_no_rdf_is_left_as_it_is() -> None:
     assert xmp.with_note(b"rubbish", NOTE) == b"rubbish"
+
+
+def test_a_word_of_the_note_in_somebody_elses_text_stays() -> None:
+    packet = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description rdf:about="" photoshop:Headline="How to unfold: a map" dc:rights="me"/>'
+        b"</rdf:RDF></x:xmpmeta>"
+    )
+    noted = xmp.with_note(packet, NOTE)
+    assert noted is not None
+    assert b'photoshop:Headline="How to unfold: a map" dc:rights="me"' in noted
+    merged = noted.replace(b'dc:rights="me"', b'dc:rights="me" unfold:scale="9"')
+    assert xmp.with_note(merged, NOTE) == noted

@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from pipeline.config.evaluate import EvaluateConfig
@@ -110,9 +111,13 @@ def test_other_noise_kernels_or_weights_are_other_cells(folder: Path, measured: 
 
 def test_published_figures_stand_beside(folder: Path, measured: Path, tmp_path: Path) -> None:
     shutil.copytree(measured, tmp_path, dirs_exist_ok=True)
-    storage.write_bytes(f"{tmp_path}/p.json", json.dumps({"rows": {"x1_noise3": [99.99]}}).encode())
+    storage.write_bytes(
+        f"{tmp_path}/p.json", json.dumps({"rows": {"x1_noise3": [99.99, 88.88], "x2_noise3": [77.77]}}).encode()
+    )
     text, _ = evaluated(folder, str(tmp_path), f"published={tmp_path}/p.json", "table2.scales=[]")
     assert "| 99.99 |" in text
+    assert "| 88.88 |" in text
+    assert "77.77" not in text, "one figure for two kernels is nobody's"
 
 
 @pytest.mark.parametrize(
@@ -141,3 +146,24 @@ def test_damaged_images_are_named(folder: Path, tmp_path: Path) -> None:
     storage.write_bytes(f"{tmp_path}/hr/cut.png", file.getvalue()[:50])
     with pytest.raises(ConfigError, match=r"cut\.png"):
         evaluated(folder, str(tmp_path), f"images={tmp_path}/hr")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "problem"),
+    [
+        (np.zeros((40, 40, 3), np.uint16), "samples of uint16"),
+        (np.zeros((20, 40, 3), np.uint8), "need 24 on each side"),
+    ],
+)
+def test_images_that_the_tables_are_not_made_for_are_named(tmp_path: Path, pixels: np.ndarray, problem: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
+    config = EvaluateConfig.model_validate(
+        {
+            "images": str(tmp_path),
+            "output": "out",
+            "table1": {"scales": [3], "kernels": "k.npz"},
+            "table2": {"scales": []},
+        }
+    )
+    with pytest.raises(ConfigError, match=rf"a\.tif .*{problem}"):
+        job._inputs(config)

@@ -129,6 +129,7 @@ def test_a_png_is_decoded_whole_and_becomes_a_tiff(tmp_path: Path) -> None:
     [
         ({"uri": "/nowhere/a.tif"}, {}, "input-missing"),
         ({"size": 5}, {}, "input-changed"),
+        ({"etag": "another"}, {}, "input-changed"),
         ({"width": 5, "height": 5}, {}, "input-changed"),
         ({"page": 3}, {}, "bad-page"),
         ({}, {"bytes": 10}, "over-limit"),

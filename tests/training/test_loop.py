@@ -137,6 +137,19 @@ def test_a_loss_that_is_no_number_ends_the_training_and_is_never_kept() -> None:
     assert all(np.isfinite(list(point.values())).all() for point in training.history)
 
 
+def test_weights_that_are_no_numbers_are_told() -> None:
+    training = new_training()
+    assert training.is_finite()
+    training.average["h.mlp.0.bias"][0] = float("nan")
+    assert not training.is_finite()
+
+
+def test_a_gan_phase_of_another_width_is_told_apart_from_damage() -> None:
+    wide, narrow = (new_training(Recipe(**{**vars(RECIPE), "gan": Gan(width=width)})) for width in (8, 4))
+    with pytest.raises(ConfigError, match=r"another gan\.width"):
+        narrow.restore(wide.state())
+
+
 def test_progress_comes_every_so_many_steps_and_at_the_end() -> None:
     lines = run(new_training(), every=4)
     each = losses(run(new_training()))

@@ -12,11 +12,11 @@ from pipeline.errors import ConfigError
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.model.usrnet import Architecture
 from pipeline.training.loop import Progress, Training, initial_usrnet, validation_pairs
-from pipeline.training.output import LocalFolder
+from pipeline.training.output import LocalFolder, States
 from pipeline.training.pack import Pack, read_pack, write_pack
 from pipeline.training.pairs import Source
 from pipeline.training.recipe import Gan, Recipe
-from pipeline.training.resume import Pace, go_on, words
+from pipeline.training.resume import Pace, go_on, keep, words
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Architecture(iterations=1, hidden=4, widths=(4, 4, 4, 4), blocks=1)
@@ -57,6 +57,16 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def curve(output: Path) -> np.ndarray:
     """(lines, columns) of history.csv; nan where nothing was measured."""
     return np.genfromtxt(output / "history.csv", delimiter=",", skip_header=1)
+
+
+def test_a_state_with_weights_that_are_no_numbers_is_never_written(tmp_path: Path) -> None:
+    run(tmp_path, pace=Pace(4, seconds=0.0))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    training = Training(initial_usrnet(SMALL, 0), RECIPE)
+    training.net.h.mlp[0].get_parameter("bias").data.fill_(float("nan"))
+    with pytest.raises(ConfigError, match="not finite at step 0"):
+        keep(training, States(LocalFolder(tmp_path), 3))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_killed_at_step_30_and_gone_on_with_the_curve_is_the_same(unbroken: Path, tmp_path: Path) -> None:
