@@ -68,6 +68,37 @@ def test_windows_agree_with_the_whole_and_leave_no_line(reference: Path, scale: 
     assert max(lines) < 0.6, sorted(lines)[-5:]
 
 
+class Stored:
+    """A picture read in regions, as `Restorer.windows` wants it."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._pixels, self.shape, self.dtype = pixels, pixels.shape, pixels.dtype
+
+    def read(self, y0: int, y1: int, x0: int, x1: int) -> Pixels:
+        return self._pixels[y0:y1, x0:x1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["chelsea.png", "brick.png"])
+def test_images_without_limit_have_no_line_either(reference: Path, name: str) -> None:
+    kernel = np.asarray(np.load(reference / "paper_kernels.npz")["table1"][5], np.float64)
+    degradation = Degradation(kernel, 4, 2.55)
+    lr = degrade(photograph(name), kernel, 4, 2.55, boundary="reflect", rng=np.random.default_rng(0))
+    lr_8bit = np.rint(lr.clip(0, 1) * 255).astype(np.uint8)
+    net = load_usrnet(reference / "usrnet_tiny.pth")
+    (whole,) = Restorer(net, precision="fp32", memory=2**30).batch([lr_8bit], [degradation])
+    assert isinstance(whole, Restored)
+    restorer = Restorer(net, precision="fp32", memory=1)
+    restorer.most_pixels = 2**17
+    tiles = np.concatenate([tile for _, _, tile in restorer.windows(Stored(lr_8bit), degradation)])
+    most_rows = 2 * restorer.most_pixels // (lr_8bit.shape[1] * 16)
+    layout = lay_out(lr_8bit.shape[:2], degradation, "smooth", restorer.most_pixels, most_rows=most_rows)
+    assert layout.tiles > 1
+    inside = (slice(BORDER, -BORDER),) * 2
+    assert psnr(whole.image[inside], tiles[inside]) >= 55
+    assert seam_excess(np.abs(whole.image.astype(int) - tiles).mean(axis=2), layout) < 0.6
+
+
 def seam_excess(error: npt.NDArray[np.float64], layout: Layout) -> float:
     """Grey levels by which the largest mean error along a seam line exceeds the mean error 12 pixels beside it."""
     excess = [0.0]
