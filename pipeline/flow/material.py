@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pipeline import uris
 from pipeline.config.train import TrainConfig
 from pipeline.data import photographs as stored
 from pipeline.data.kernels import load_kernel
@@ -26,6 +27,7 @@ class Material:
     """Photographs to train on and to validate with, kernels by scale, the network to start from.
 
     perceptual: state dict of the perceptual network; None when there is no GAN phase or no weights.
+    held_out: names of the photographs to validate with, below the folder.
     """
 
     photographs: Sequence[Photograph]
@@ -33,20 +35,25 @@ class Material:
     kernels: dict[int, list[Kernel]]
     start: USRNet
     perceptual: dict[str, torch.Tensor] | None
+    held_out: tuple[str, ...] = ()
 
 
-def gather(config: TrainConfig, recipe: Recipe, notice: Notice) -> Material:
-    """Everything that `config` names, loaded. Raises `ConfigError` and `WeightsError`."""
+def gather(config: TrainConfig, recipe: Recipe, notice: Notice, held_out: Sequence[str] | None = None) -> Material:
+    """Everything that `config` names, loaded. Raises `ConfigError` and `WeightsError`.
+
+    held_out: names of the photographs to hold out, as a training under way did; None chooses.
+    """
     start = _start(config, recipe)
     perceptual = _perceptual(config, notice)
     kernels = {scale: _kernels(config, scale) for scale in recipe.degradations.scales}
-    validation, photographs = _photographs(config, recipe, notice)
+    held, rest = _parted(config, held_out)
+    validation, photographs = _loaded(config, recipe, notice, held, rest)
     try:
         Source(photographs, recipe, kernels)
     except ValueError as error:
         raise ConfigError(f"{config.photographs}: {error}") from None
     notice(f"{len(photographs)} photographs to train on, {len(validation)} held out")
-    return Material(photographs, validation, kernels, start, perceptual)
+    return Material(photographs, validation, kernels, start, perceptual, tuple(_name(config, uri) for uri in held))
 
 
 def recipe_of(config: TrainConfig) -> Recipe:
@@ -90,20 +97,36 @@ def _kernels(config: TrainConfig, scale: int) -> list[Kernel]:
         raise ConfigError(f"degradation.kernels: {error}") from None
 
 
-def _photographs(config: TrainConfig, recipe: Recipe, notice: Notice) -> tuple[list[Photograph], list[Photograph]]:
-    """Held out and trained on: the first by the digests of their names, and the rest."""
+def _parted(config: TrainConfig, held_out: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """URIs to hold out, the first by the digests of their names where nobody chose before, and the rest."""
     try:
         found = stored.in_random_order(config.photographs)
     except ItemError as error:
         raise ConfigError(f"photographs: {error}") from None
     if not found:
         raise ConfigError(f"photographs: there is no image below {config.photographs}; name a folder of clean images")
-    held = min(config.validation, len(found) // 5)
+    if held_out is None:
+        count = min(config.validation, len(found) // 5)
+        return found[:count], found[count:]
+    known = set(held_out)
+    held = [uri for uri in found if _name(config, uri) in known]
+    return held, [uri for uri in found if _name(config, uri) not in known]
 
-    def load(uris: Sequence[str]) -> list[Photograph]:
-        return stored.load_up_to(uris, config.megapixels, smallest=recipe.patch, notice=notice)
 
-    photographs = load(found[held:])
+def _name(config: TrainConfig, uri: str) -> str:
+    return uri.removeprefix(uris.absolute(config.photographs)).lstrip("/")
+
+
+def _loaded(
+    config: TrainConfig, recipe: Recipe, notice: Notice, held: Sequence[str], rest: Sequence[str]
+) -> tuple[list[Photograph], list[Photograph]]:
+    """Held out and trained on."""
+
+    def load(found: Sequence[str]) -> list[Photograph]:
+        return stored.load_up_to(found, config.megapixels, smallest=recipe.patch, notice=notice)
+
+    photographs = load(rest)
     if not photographs:
-        raise ConfigError(f"photographs: none of the {len(found)} images below {config.photographs} can be used")
-    return load(found[:held]), photographs
+        count = len(held) + len(rest)
+        raise ConfigError(f"photographs: none of the {count} images below {config.photographs} can be used")
+    return load(held), photographs

@@ -25,6 +25,8 @@ from pipeline.config.train import TrainConfig
 from pipeline.data.folder import StoredFolder
 from pipeline.errors import ConfigError, NotFinished, StorageError, UnfoldError, WeightsError
 from pipeline.flow.material import Material, gather, recipe_of
+from pipeline.model.checkpoint import model_id
+from pipeline.training.begun import Begun, recalled, refuse_other_weights, remember
 from pipeline.training.loop import Training, validation_pairs
 from pipeline.training.pairs import Share, Source
 from pipeline.training.recipe import Recipe
@@ -54,11 +56,17 @@ def train(config: TrainConfig, show: Notice) -> None:
     up or workers were lost too often: run again to go on.
     """
     recipe = recipe_of(config)
-    material = gather(config, recipe, show)
+    output = StoredFolder(config.output)
     try:
-        StoredFolder(config.output).check_writable()
+        output.check_writable()
+        before = recalled(output)
     except StorageError as error:
         raise ConfigError(f"output: {error}") from None
+    material = gather(config, recipe, show, before.held_out if before else None)
+    begun = Begun(model_id(material.start), material.held_out)
+    refuse_other_weights(before, begun)
+    if before is None:
+        remember(output, begun)
     with cluster.joined(show) as own:
         gpus = cluster.gpus_for(config.workers.count, config.workers.gpus)
         threads = config.workers.threads or cluster.threads_for(config.workers.count)

@@ -1,5 +1,6 @@
 """What a training needs is looked at before anything starts, and what is wrong is said with its mend."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,16 @@ def test_what_cannot_be_trained_with_is_said(folder: Path, overrides: list[str],
 def test_settings_that_contradict_each_other_are_refused(folder: Path, overrides: list[str], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         config(folder, *overrides)
+
+
+def test_who_goes_on_holds_out_the_same_whatever_was_added(folder: Path, tmp_path: Path) -> None:
+    first = gathered(folder)
+    (held,) = first.held_out
+    shutil.copytree(folder, tmp_path / "more")
+    for number in range(8, 40):
+        shutil.copy(folder / "1.png", tmp_path / "more" / f"{number}.png")
+    settings = config(tmp_path / "more")
+    again = gather(settings, recipe_of(settings), lambda _: None, first.held_out)
+    assert again.held_out == (held,)
+    assert np.array_equal(again.validation[0], first.validation[0])
+    assert len(again.photographs) == 39

@@ -101,7 +101,7 @@ def unbroken(photographs: Path, small: str, tmp_path_factory: pytest.TempPathFac
     assert shown.stdout.splitlines()[-1].startswith("step 40/40 100%  loss 0.")
     files = {str(file.relative_to(output)) for file in output.rglob("*") if file.is_file()}
     states = {f"state/000000{step}.pt" for step in (32, 36, 40)}
-    assert files == {"usrnet.safetensors", "history.csv", "curves.svg", *states}
+    assert files == {"begun.json", "usrnet.safetensors", "history.csv", "curves.svg", *states}
     return curve(str(output))
 
 
@@ -214,3 +214,12 @@ def test_an_output_that_cannot_be_written_is_found_before_ray_starts(photographs
     assert "error: output: " in shown.stderr
     assert str(tmp_path / "file") in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+@pytest.mark.slow
+def test_an_output_goes_on_only_from_the_weights_it_began_with(photographs: Path, small: str, tmp_path: Path) -> None:
+    arguments = (f"photographs={photographs}", f"output={tmp_path}", *QUICK)
+    assert job(*arguments, f"weights={small}", "seconds=0.01").returncode == 4
+    refused = job(*arguments, "weights=packaged")
+    assert refused.returncode == 2
+    assert "error: weights: the output holds a training that began from others" in refused.stderr
