@@ -184,11 +184,15 @@ def test_ray_job_submit_runs_the_same_file(tmp_path: Path, weights: str) -> None
     try:
         wait_for_dashboard(int(dashboard), tmp_path / "head.log")
         settings = (f"catalog={catalog}", f"output={output}", f"model.weights={weights}")
-        shown = subprocess.run(
-            [scripts / "ray", "job", "submit", "--working-dir", ".", "--", "python", "jobs/upscale_archive.py",
-             *settings],
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False,
-        )  # fmt: skip
+        for _ in range(60):  # the dashboard answers before the agent that takes jobs is known to it
+            shown = subprocess.run(
+                [scripts / "ray", "job", "submit", "--working-dir", ".", "--", "python", "jobs/upscale_archive.py",
+                 *settings],
+                cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False,
+            )  # fmt: skip
+            if "No available agent to submit job" not in shown.stderr + shown.stdout:
+                break
+            time.sleep(1)
     finally:
         end_cluster(head, sockets)
     assert shown.returncode == 0, shown.stdout + shown.stderr

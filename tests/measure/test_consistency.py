@@ -26,8 +26,8 @@ KERNELS = {
 
 
 def test_the_limit_is_the_noise_and_a_misfit_that_add_as_squares() -> None:
-    assert limit(0.0) == 1.75
-    assert limit(10.0) == pytest.approx(math.sqrt(10.2**2 + 1.75**2))
+    assert limit(0.0) == 1.5
+    assert limit(10.0) == pytest.approx(math.sqrt(10.2**2 + 1.5**2))
     assert limit(50.0) < 50 * 1.03, "noise alone decides where there is much of it"
 
 
