@@ -44,6 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 JOB = str(ROOT / "jobs" / "upscale_archive.py")
 ITEMS = 24
 LEASE_S = 2.0
+WORKER = r"ray::(?!IDLE|DashboardAgent|RuntimeEnvAgent)"  # its process title while it does something
 ATTEMPTS = 4  # runs after the disturbed one, at most
 
 
@@ -168,9 +169,12 @@ class Bench:
         return done
 
     def workers(self) -> list[int]:
-        """Process ids of Ray's workers on this cluster that do something."""
+        """Process ids of Ray's workers on this cluster that do something.
+
+        Not the agents beside them: with an agent its raylet ends, and with its raylet the driver.
+        """
         raylets = {pid for pid, parent, _ in processes() if parent == os.getpid()}
-        return [pid for pid, parent, line in processes() if parent in raylets and re.match(r"ray::(?!IDLE)", line)]
+        return [pid for pid, parent, line in processes() if parent in raylets and re.match(WORKER, line)]
 
     def kill_a_worker(self, chance: np.random.Generator) -> None:
         if workers := self.workers():
