@@ -29,6 +29,7 @@ import torch
 from jobs.program import run
 from pipeline.bench import device, engine, memory
 from pipeline.bench.machine import facts
+from pipeline.bench.pictures import drawn
 from pipeline.errors import ConfigError
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.physics.kernels import parse_kernel
@@ -65,6 +66,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="add 20 pictures of about 1 HR megapixel")
     parser.add_argument("--root", default="benchmark", help="folder or s3:// prefix for pipeline and overhead")
     parser.add_argument("--items", type=int, help="items of pipeline (200) and overhead (5000)")
+    parser.add_argument("--settings", nargs="+", default=[], help="of upscale_archive, for pipeline and overhead")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     return parser.parse_args(list(argv))
@@ -107,19 +109,6 @@ def line(turn: engine.Turn) -> str:
     )
 
 
-def drawn(height: int, width: int, seed: int) -> Pixels:
-    """A picture with edges, gradients and texture, from nothing but a seed."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    picture = np.zeros((height, width, 3), np.float32)
-    for _ in range(40):
-        a, b, c = rng.normal(size=3) / 40
-        inside = (a * (x - width * rng.random()) + b * (y - height * rng.random()) + c) > 0
-        picture += inside[:, :, None] * rng.normal(0, 20, 3).astype(np.float32)
-    picture += 8 * np.sin(x / rng.uniform(2, 9) + y / rng.uniform(2, 9))[:, :, None]
-    return np.clip(picture + 127, 0, 255).astype(np.uint8)
-
-
 def photographs(folder: Path) -> list[Pixels]:
     from PIL import Image
 
@@ -158,22 +147,23 @@ def measure_device(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_pipeline(args: argparse.Namespace) -> dict[str, Any]:
-    """Needs Ray and the storage at --root; the bare engine is timed afterwards, alone."""
+    """Needs Ray and the storage at --root; the bare engine is timed before and after, alone."""
     from pipeline.bench import feeding
 
     root = f"{args.root}/pipeline-{time.time_ns()}"
     catalog = feeding.make_archive(root, args.items or 200, feeding.SIZES, scale=2)
     weights = [f"model.weights={args.weights}"] if args.weights else []
-    flow, units = feeding.run(catalog, f"{root}/out", None, "restore.unit_megapixels=1", *weights)
-    steady = [unit for unit in units if unit[0].item_id not in flow.first_unit]
-    bare = feeding.bare_engine_seconds(steady, args.weights, torch.get_num_threads())
+    prepared = feeding.prepare(catalog, f"{root}/out", *weights, *args.settings)
+    bare = [feeding.bare_engine_seconds(prepared)]
+    flow = feeding.run(prepared)
+    bare.append(feeding.bare_engine_seconds(prepared))
     found = {
-        "items": flow.items,
+        "items": sum(map(len, prepared.units)),
+        "units": len(prepared.units),
         "start_seconds": round(flow.start_seconds, 2),
-        "flow_seconds": round(flow.seconds, 2),
-        "bare_engine_seconds": round(bare, 2),
-        "speed_of_light": round(bare / flow.seconds, 3),
-        "bare_seconds_of_one_thread": round(feeding.bare_engine_seconds(steady, args.weights, 1), 2),
+        "flow_seconds": round(flow.restoring_seconds, 2),
+        "bare_engine_seconds": [round(seconds, 2) for seconds in bare],
+        "speed_of_light": round(sum(bare) / len(bare) / flow.restoring_seconds, 3),
     }
     print(json.dumps(found), flush=True)
     return found | {"formats": measure_formats(args, f"{root}/formats")}
@@ -204,13 +194,13 @@ def measure_overhead(args: argparse.Namespace) -> dict[str, Any]:
 
     root = f"{args.root}/overhead-{time.time_ns()}"
     catalog = feeding.make_archive(root, args.items or 5000, ((64, 64),), scale=2)
-    flow, _ = feeding.run(catalog, f"{root}/out", feeding.PassThrough)
+    flow = feeding.run(feeding.prepare(catalog, f"{root}/out", *args.settings), feeding.PassThrough)
     if not flow.items:
         raise ConfigError("--items: too few for more than one work unit, so there is no steady state to measure")
     found: dict[str, Any] = {
         "items": flow.items,
         "start_seconds": round(flow.start_seconds, 2),
-        "items_per_second": round(flow.items / flow.seconds, 1),
+        "items_per_second": round(flow.items / flow.steady_seconds, 1),
         "cpu_ms_per_item": round(1000 * flow.cpu_seconds / flow.items, 2),
     }
     if args.root.startswith("s3://"):

@@ -27,6 +27,8 @@ from pipeline.resolve import Defaults, Limits, item_id_of, resolve
 
 Pixels = npt.NDArray[Any]
 
+_GIVEN = ("catalog", "sidecar")  # sources of values that are an item's own
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -145,9 +147,6 @@ def verdicts(explorations: Sequence[Exploration]) -> list[Verdict]:
         )
         for rank, key in enumerate(ordered, start=1)
     ]
-
-
-_GIVEN = ("catalog", "sidecar")  # sources of values that are an item's own
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,27 @@ default memory layout, decoding and encoding in line. Written for comparison onl
 through it give the authors' numbers (a test).
 """
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.model.usrnet import USRNet
+from pipeline.records import Degradation
+
+
+@torch.inference_mode()
+def restored_plainly(
+    net: USRNet, lr: npt.NDArray[np.uint8], degradation: Degradation, device: torch.device
+) -> npt.NDArray[np.uint8]:
+    """One LR image (h, w, 3) through the plain network on `device`, rounded there: (h·s, w·s, 3)."""
+    y = torch.from_numpy(lr).permute(2, 0, 1)[None].float().to(device) / 255
+    kernel = torch.from_numpy(degradation.kernel).float()[None, None].to(device)
+    sigma = torch.full((1, 1, 1, 1), degradation.sigma / 255, device=device)
+    x = plain_usrnet(net.to(device), y, kernel, degradation.scale, sigma)
+    sr: npt.NDArray[np.uint8] = (x[0].permute(1, 2, 0).clamp(0, 1) * 255).round().cpu().numpy().astype(np.uint8)
+    return sr
 
 
 def plain_usrnet(net: USRNet, lr: Tensor, kernel: Tensor, scale: int, sigma: Tensor) -> Tensor:

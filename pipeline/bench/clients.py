@@ -37,7 +37,7 @@ def _cost(root: str, count: int, put: Put, get: Get) -> float:
 def _clients(root: str) -> Iterator[tuple[str, Put, Get]]:
     yield "storage (s3fs, checked and retried)", storage.write_bytes, storage.read_bytes
     s3fs: Any = storage.filesystem(root)[0]
-    yield "s3fs", lambda uri, data: s3fs.pipe_file(uri, data), lambda uri: s3fs.cat_file(uri)
+    yield "s3fs", s3fs.pipe_file, s3fs.cat_file
     arrow = _arrow()
     yield "pyarrow", lambda uri, data: _arrow_put(arrow, uri, data), lambda uri: _arrow_get(arrow, uri)
     botocore = _botocore()

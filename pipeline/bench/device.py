@@ -2,9 +2,9 @@
 
     python -m jobs.benchmark device --out device.json
 
-Needs torch and numpy only, and one call: about eight minutes on a large GPU. The full-size network has
-random weights, which serve for speed; exactness is the packaged network's. Every speed stands beside
-the baseline's (pipeline.bench.baseline) on the same device in the same run.
+Needs torch and numpy only, and one call. The full-size network has random weights, which serve for
+speed; exactness is the packaged network's. Every speed stands beside the baseline's
+(pipeline.bench.baseline) on the same device in the same run.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.bench.baseline import plain_usrnet
+from pipeline.bench.baseline import restored_plainly
 from pipeline.bench.machine import timed
-from pipeline.bench.memory import Gradient
+from pipeline.bench.pictures import Gradient
 from pipeline.measure.metrics import psnr
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.model.restore import Restored, Restorer
@@ -41,7 +41,7 @@ def networks() -> dict[str, USRNet]:
 def speeds(device: torch.device, side: int, batches: Sequence[int], compiled: Sequence[str]) -> Iterator[Row]:
     """HR MP/s of images of side × side LR pixels at x4. compiled: precisions to measure compiled as well."""
     for name, net in networks().items():
-        baseline = _baseline_speed(net.to(device), side)
+        baseline = _baseline_speed(net, device, side)
         yield {"network": name, "precision": "fp32", "code": "baseline", "batch": 1, "hr_mp_per_s": baseline}
         for precision in PRECISIONS:
             for compile in ("off", "auto", "on") if precision in compiled else ("off",):
@@ -56,7 +56,9 @@ def _speed(net: USRNet, name: str, device: torch.device, precision: str, compile
     images, degradations = [_picture(side)] * batch, [_degradation()] * batch
     found: Row = {"network": name, "precision": precision, "code": compile, "batch": batch}
     try:
-        first, _ = timed(lambda: restorer.batch(images, degradations))
+        first, results = timed(lambda: restorer.batch(images, degradations))
+        if failed := [result for result in results if not isinstance(result, Restored)]:
+            return found | {"error": str(failed[0])}
         seconds = min(timed(lambda: restorer.batch(images, degradations))[0] for _ in range(_repeats(device)))
     except RuntimeError as error:  # a precision that the device or its libraries lack
         return found | {"error": str(error).splitlines()[0]}
@@ -64,20 +66,11 @@ def _speed(net: USRNet, name: str, device: torch.device, precision: str, compile
     return found | {"hr_mp_per_s": hr_megapixels / seconds, "first_seconds": first}
 
 
-@torch.inference_mode()
-def _baseline_speed(net: USRNet, side: int) -> float:
-    device = next(net.parameters()).device
-    seconds = min(timed(lambda: _plainly(net, device, side))[0] for _ in range(_repeats(device)))
+def _baseline_speed(net: USRNet, device: torch.device, side: int) -> float:
+    seconds = min(
+        timed(lambda: restored_plainly(net, _picture(side), _degradation(), device))[0] for _ in range(_repeats(device))
+    )
     return (side * SCALE) ** 2 / 1e6 / seconds
-
-
-def _plainly(net: USRNet, device: torch.device, side: int) -> npt.NDArray[np.float32]:
-    degradation = _degradation()
-    lr = torch.from_numpy(_picture(side)).to(device).permute(2, 0, 1)[None].float() / 255
-    kernel = torch.from_numpy(degradation.kernel).to(device).float()[None, None]
-    sigma = torch.full((1, 1, 1, 1), degradation.sigma / 255, device=device)
-    sr: npt.NDArray[np.float32] = plain_usrnet(net, lr, kernel, SCALE, sigma)[0].permute(1, 2, 0).cpu().numpy()
-    return sr
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.bench.baseline import plain_usrnet
+from pipeline.bench.baseline import restored_plainly
 from pipeline.bench.machine import timed
 from pipeline.measure.metrics import psnr
 from pipeline.model.restore import Restored, Restorer
@@ -115,14 +115,9 @@ def _ratio(turns: Sequence[Turn]) -> float:
     return round(median(baseline[number] / engine[number] for number in baseline), 3)
 
 
-@torch.inference_mode()
 def _plainly(net: USRNet, case: Case, device: torch.device) -> Pixels:
-    lr_hwc = _decode(case.lr)
-    lr = torch.from_numpy(lr_hwc).permute(2, 0, 1)[None].float().to(device) / 255
-    kernel = torch.from_numpy(case.degradation.kernel).float()[None, None].to(device)
-    sigma = torch.full((1, 1, 1, 1), case.degradation.sigma / 255, device=device)
-    sr = plain_usrnet(net.to(device), lr, kernel, case.degradation.scale, sigma)
-    image: Pixels = (sr[0].permute(1, 2, 0).clamp(0, 1) * 255).round().cpu().numpy().astype(np.uint8)
+    """The authors' way: one picture from its file to its file."""
+    image = restored_plainly(net, _decode(case.lr), case.degradation, device)
     _encode(image)
     return image
 

@@ -3,8 +3,9 @@
     speed of light   the bare engine's seconds over the flow's, for the same units: 1 is the best there is
     overhead         CPU time of driver and workers by item, with an engine that only repeats pixels
 
-Both are taken in the steady state, from the first finished work unit to the last, so that starting
-Ray and loading weights is apart. The flow is the archive's own: read, restore, write, manifest.
+Speed of light counts from the first restore to the last manifest row, overhead from the first finished
+work unit to the last, so that starting Ray and loading weights is apart. The flow is the archive's own:
+read, restore, write, manifest.
 """
 
 import csv
@@ -16,32 +17,47 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import psutil
-import torch
 
 from pipeline import uris
+from pipeline.bench.pictures import drawn
 from pipeline.config.load import load_config
 from pipeline.config.upscale import UpscaleConfig
 from pipeline.data import images, storage
+from pipeline.errors import ItemError
 from pipeline.flow import archive, cluster, graph
 from pipeline.flow.replica import Replica
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.model.restore import Restorer
 from pipeline.physics.kernels import parse_kernel
-from pipeline.records import Degradation, Item, Picture, Work
+from pipeline.plan import Plan
+from pipeline.records import DONE, Degradation, Item, Outcome, Picture, Work
 
-SIZES = ((96, 96), (128, 96), (160, 128), (200, 150), (256, 192))  # LR pixels of a mixed archive
+# LR pixels (height, width) of a mixed archive: at x2 from 0.04 to 1.2 HR megapixels, 0.4 in the middle
+SIZES = ((96, 96), (96, 128), (150, 200), (192, 256), (300, 400), (384, 512), (480, 640))
 
 
 @dataclass(frozen=True)
 class Flow:
-    """One run in its steady state. items, seconds, cpu_seconds: from the first finished unit to the last."""
+    """One run. items, cpu_seconds, steady_seconds: after the first finished unit, to the last.
+
+    restoring_seconds: from the first restore to the last finished unit, of all items.
+    """
 
     start_seconds: float
-    seconds: float
+    restoring_seconds: float
+    steady_seconds: float
     cpu_seconds: float
     items: int
-    first_unit: list[str]
-    finished: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An archive that is ready to be restored. units: its work units in order."""
+
+    config: UpscaleConfig
+    plan: Plan
+    weights: bytes
+    units: list[list[Item]]
 
 
 def make_archive(root: str, count: int, sizes: Sequence[tuple[int, int]], scale: int) -> str:
@@ -49,51 +65,51 @@ def make_archive(root: str, count: int, sizes: Sequence[tuple[int, int]], scale:
     table = io.StringIO()
     rows = csv.writer(table)
     rows.writerow(("uri", "scale", "sigma", "kernel", "width", "height"))
-    rng = np.random.default_rng(0)
     for n in range(count):
         h, w = sizes[n % len(sizes)]
-        picture = Picture(wavy(h, w, rng), mode="RGB", bits=8, format="PNG")
+        picture = Picture(drawn(h, w, n, noise=4), mode="RGB", bits=8, format="PNG")
         storage.write_bytes(uris.join(root, f"{n:05d}.png"), images.encode(picture, "png", images.Options()))
         rows.writerow((f"{n:05d}.png", scale, 2.55, "gaussian(1.2)", w, h))
     storage.write_bytes(uris.join(root, "catalog.csv"), table.getvalue().encode())
     return uris.join(root, "catalog.csv")
 
 
-def wavy(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Smooth waves and noise: PNG needs about as long for it as for a photograph."""
-    y, x = np.mgrid[:height, :width]
-    waves = [np.sin(x / a + y / b) for a, b in rng.uniform(5, 40, (3, 2))]
-    return np.clip(127 + 80 * np.stack(waves, 2) + rng.normal(0, 4, (height, width, 3)), 0, 255).astype(np.uint8)
-
-
-def run(
-    catalog: str, output: str, replica: type[Replica] | None = None, *overrides: str
-) -> tuple[Flow, list[list[Item]]]:
-    """The archive through the flow; its timing, and its work units in order."""
+def prepare(catalog: str, output: str, *overrides: str) -> Prepared:
+    """What a run of the archive would restore, as the job itself finds it."""
     config = load_config(UpscaleConfig, None, (f"catalog={catalog}", f"output={output}", *overrides))
     weights, model_id = archive.load_weights(config.model.weights)
     plan = archive.make_plan(config, model_id, print)
+    return Prepared(config, plan, weights, list(archive.units_of(config, plan.todo)))
+
+
+def run(prepared: Prepared, replica: type[Replica] = Replica) -> Flow:
+    """The archive through the flow."""
+    settings = archive.settings(prepared.config, prepared.plan, prepared.weights, "benchmark")
     begin = time.perf_counter()
     with cluster.joined():
-        placement = archive.place(config, True, print)
-        units = list(archive.units_of(config, plan.todo))
-        stream = graph.outcomes(
-            units, archive.settings(config, plan, weights, "benchmark"), placement, replica=replica or Replica
-        )
-        first = next(stream)
+        placement = archive.place(prepared.config, True, print)
+        stream = graph.outcomes(prepared.units, settings, placement, replica=replica)
+        first = _done(next(stream))
         started, cpu = time.perf_counter(), _cpu_seconds()
-        finished = [outcome.status for unit in stream for outcome in unit]
+        items = sum(len(_done(unit)) for unit in stream)
         ended, cpu_after = time.perf_counter(), _cpu_seconds()
-    done = [outcome.item_id for outcome in first]
-    flow = Flow(started - begin, ended - started, cpu_after - cpu, len(finished), done, finished.count("done"))
-    return flow, units
+    earlier = sum((outcome.seconds_restore or 0) + (outcome.seconds_write or 0) for outcome in first)
+    steady = ended - started
+    return Flow(started - earlier - begin, steady + earlier, steady, cpu_after - cpu, items)
 
 
-def bare_engine_seconds(units: Sequence[list[Item]], weights: str | None, threads: int) -> float:
+def _done(unit: list[Outcome]) -> list[Outcome]:
+    """The unit; an item that failed would only look fast."""
+    for outcome in unit:
+        if outcome.status != DONE:
+            raise ItemError(str(outcome.error_code), f"{outcome.uri}: {outcome.error}")
+    return unit
+
+
+def bare_engine_seconds(prepared: Prepared) -> float:
     """The same units restored one after the other by a Restorer in this process, pictures at hand."""
-    torch.set_num_threads(threads)
-    restorer = Restorer(load_usrnet(weights))
-    loaded = [_pictures(unit) for unit in units]
+    restorer = Restorer(load_usrnet(prepared.config.model.weights))
+    loaded = [_pictures(unit) for unit in prepared.units]
     restorer.batch(*loaded[0])
     begin = time.perf_counter()
     for pictures, degradations in loaded:

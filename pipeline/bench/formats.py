@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from pipeline import uris
+from pipeline.bench.machine import timed
 from pipeline.data import images, storage
 from pipeline.data.colour import of_depth
 from pipeline.data.images import EXTENSIONS, Options
@@ -47,7 +47,6 @@ ARCHIVES = (
     ("png", 8), ("png", 16), ("tiff", 8), ("tiff", 16), ("jpeg", 8), ("webp", 8), ("avif", 8), ("jp2", 8),
 )  # fmt: skip
 _LIMITS = ReadLimits(lr_pixels=2**28, bytes=2**31, kernel=64)
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,8 @@ def codec_costs(picture: Picture) -> Iterator[CodecCost]:
         for name, (format, options) in WAYS.items():
             if format not in formats:
                 continue
-            data, encode = timed(partial(images.encode, samples, format, options))
-            _, decode = timed(partial(images.decode, data, max_pixels=2**40))
+            encode, data = timed(partial(images.encode, samples, format, options), process_time)
+            decode, _ = timed(partial(images.decode, data, max_pixels=2**40), process_time)
             yield CodecCost(name, bits, encode / megapixels, decode / megapixels, len(data) / 1e6 / megapixels)
 
 
@@ -132,14 +131,9 @@ def photographs(megapixels: float) -> Picture:
 def restore_cost(restorer: Restorer, picture: Picture) -> float:
     """CPU seconds per HR megapixel of restoring at x2."""
     lr = of_depth(picture.pixels_hwc, np.uint8)[:256, :384]
-    _, seconds = timed(lambda: restorer.batch([lr], [Degradation(parse_kernel("gaussian(1.2)", 2), 2, 2.55)]))
+    degradation = Degradation(parse_kernel("gaussian(1.2)", 2), 2, 2.55)
+    seconds, _ = timed(lambda: restorer.batch([lr], [degradation]), process_time)
     return seconds / (lr[:, :, 0].size * 4 / 1e6)
-
-
-def timed(action: Callable[[], _Result]) -> tuple[_Result, float]:
-    """What `action` gives, and its CPU seconds."""
-    begin = process_time()
-    return action(), process_time() - begin
 
 
 def _stored(folder: str, number: int, pixels: Pixels, format: str, bits: int, scale: int) -> Item:

@@ -13,24 +13,9 @@ import subprocess
 import sys
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from pipeline.bench.pictures import Gradient
 
 SIZES = (("batch", 1), ("batch", 4), ("windows", 16), ("windows", 100))  # mode, HR megapixels
-
-
-class Gradient:
-    """A picture of any size that no memory has to hold: (h, w, 3) uint8, smooth, different everywhere."""
-
-    dtype = np.dtype(np.uint8)
-
-    def __init__(self, height: int, width: int) -> None:
-        self.shape = (height, width, 3)
-
-    def read(self, y0: int, y1: int, x0: int, x1: int) -> npt.NDArray[np.uint8]:
-        y, x = np.arange(y0, y1, dtype=np.float32)[:, None], np.arange(x0, x1, dtype=np.float32)
-        wave = 127 + 60 * np.sin(y / 37) + 60 * np.cos(x / 53)
-        return np.repeat(wave.astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def peak_rss_mib(mode: str, hr_megapixels: float, scale: int = 4, memory: int | None = None) -> float:

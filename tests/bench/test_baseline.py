@@ -11,7 +11,8 @@ import torch
 
 from pipeline.bench import clients, engine
 from pipeline.bench.baseline import plain_usrnet
-from pipeline.bench.memory import Gradient, peak_rss_mib
+from pipeline.bench.memory import peak_rss_mib
+from pipeline.bench.pictures import Gradient
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.model.usrnet import Architecture
 from pipeline.physics.kernels import parse_kernel

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
 
+import botocore.session
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -612,6 +613,13 @@ def test_no_message_shows_a_signed_address(misbehaving: Callable[..., Misbehavin
     assert f"http://127.0.0.1:{server.server_port}/x.png" in str(caught.value)
     assert "hidden" not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_a_browser_shows_a_page_in_a_bucket_instead_of_saving_it(s3_prefix: str) -> None:
+    storage.write_bytes(f"{s3_prefix}/report.html", b"<p>")
+    client = botocore.session.get_session().create_client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    bucket, _, prefix = s3_prefix.removeprefix("s3://").partition("/")
+    assert client.head_object(Bucket=bucket, Key=f"{prefix}/report.html")["ContentType"] == "text/html; charset=utf-8"
 
 
 def test_the_environment_of_the_fixture_reaches_children(s3_prefix: str) -> None:

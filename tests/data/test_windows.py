@@ -109,6 +109,18 @@ def test_a_cut_or_damaged_file_is_corrupt_where_it_is_read(tmp_path: Path) -> No
     assert caught.value.code == "corrupt-image"
 
 
+def test_a_decoded_image_that_does_not_fit_on_the_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(FILES["png"]())
+    monkeypatch.setattr(windows.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
+    with (
+        pytest.raises(ItemError, match=r"restore[.]scratch") as caught,
+        open_windows(tmp_path / "a", tmp_path, max_pixels=10**6),
+    ):
+        pass
+    assert caught.value.code == "out-of-scratch"
+    assert not (tmp_path / "colours").exists()
+
+
 def test_the_limit_holds_for_parts_and_a_smaller_one_for_what_is_decoded_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -248,11 +248,13 @@ def test_wrong_arguments_end_in_two_with_the_mend_and_no_traceback(
 @pytest.mark.slow
 def test_as_json_every_line_of_a_run_is_an_object(tmp_path: Path, weights: str) -> None:
     catalog, output = write_archive(str(tmp_path / "lr"), 6), str(tmp_path / "out")
-    shown = job(f"catalog={catalog}", f"output={output}", f"model.weights={weights}", "run.log=json")
+    settings = (f"catalog={catalog}", f"output={output}", f"model.weights={weights}", "run.log=json", "run.report=true")
+    shown = job(*settings)
     assert shown.returncode == 0, shown.stderr
     said = [json.loads(line) for line in shown.stdout.splitlines()]
-    assert [line["event"] for line in said] == ["message", "summary"]
-    assert (said[-1]["done"], said[-1]["failures"]) == (6, {})
+    assert [line["event"] for line in said] == ["message", "summary", "report"]
+    assert (said[1]["done"], said[1]["failures"]) == (6, {})
+    assert Path(said[2]["uri"]).read_text().startswith("<!doctype html>")
     ours = [line for line in shown.stderr.splitlines() if line.startswith("{")]
     last = json.loads(ours[-1])
     assert (last["event"], last["items"], last["bottleneck"] is not None) == ("progress", 6, True)

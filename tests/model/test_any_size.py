@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.bench.memory import Gradient
 from pipeline.bench.passthrough import pass_through
+from pipeline.bench.pictures import Gradient
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.model.restore import Restored, Restorer
 from pipeline.physics.kernels import parse_kernel

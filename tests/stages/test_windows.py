@@ -161,6 +161,24 @@ def test_no_room_on_the_disk_is_told_before_any_work(tmp_path: Path, monkeypatch
     assert "restore.scratch" in (outcome.error or "")
 
 
+def test_an_image_replaced_while_it_is_fetched_is_not_mixed_up(
+    s3_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, fetch = f"{s3_prefix}/a.tif", storage.download
+    storage.write_bytes(uri, stored(scan(), photometric="rgb"))
+
+    def fetch_and_replace(uri: str, path: str) -> None:
+        fetch(uri, path)
+        storage.write_bytes(uri, stored(scan()[::-1], photometric="rgb"))
+
+    monkeypatch.setattr(storage, "download", fetch_and_replace)
+    outcome = run(item(uri), str(tmp_path / "out"))
+    assert outcome.error_code == "input-changed"
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(storage, "download", fetch)
+    assert run(item(uri), str(tmp_path / "out")).status == "done"
+
+
 def test_the_networks_windows_show_no_seams_in_the_file(tmp_path: Path) -> None:
     net = initial_usrnet(Architecture(2, 8, (8, 8, 8, 8), 1), 0)
     y, x, c = np.ogrid[:230, :310, :3]
