@@ -3,7 +3,7 @@
     python jobs/benchmark.py engine                  packaged weights, a quick set (minutes)
     python jobs/benchmark.py engine --full --weights usrnet_tiny.pth --kernels k.npz#table1 --images FOLDER
     python jobs/benchmark.py pipeline overhead --root s3://bucket/prefix    (pipeline: also each file format)
-    python jobs/benchmark.py memory
+    python jobs/benchmark.py prior context memory    what one pass costs, how far windows see, what they take
     python -m jobs.benchmark device                  speed, exactness and memory on this machine's GPU
     python -m jobs.benchmark engine                  from a checkout where only torch and numpy are
 
@@ -27,7 +27,7 @@ import numpy.typing as npt
 import torch
 
 from jobs.program import run
-from pipeline.bench import device, engine, memory
+from pipeline.bench import context, device, engine, memory, prior
 from pipeline.bench.machine import facts
 from pipeline.bench.pictures import drawn
 from pipeline.errors import ConfigError
@@ -146,6 +146,32 @@ def measure_device(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def measure_prior(args: argparse.Namespace) -> dict[str, Any]:
+    """Of the CPU; `--threads 1` gives one core's."""
+    net = load_usrnet(args.weights)
+    found: dict[str, Any] = {"costs": [], "batch": prior.batch_costs(net), "peaks": prior.peaks()}
+    for row in prior.costs(net):
+        found["costs"].append(row)
+        print(json.dumps({name: round(value, 3) for name, value in row.items()}), flush=True)
+    print(json.dumps(found["batch"]), json.dumps(found["peaks"]), flush=True)
+    return found
+
+
+def measure_context(args: argparse.Namespace) -> dict[str, Any]:
+    """PSNR between whole and cut pictures by distance from the cut, without noise and with."""
+    net = load_usrnet(args.weights)
+    kernels = [parse_kernel(spec) for spec in QUICK_KERNELS] if args.kernels is None else stack(args.kernels)
+    pictures = [drawn(288, 512, n) for n in range(4)] if args.images is None else photographs(args.images)
+    print("kernel, scale, sigma", *context.DISTANCES, sep=" | ")
+    found = []
+    for number, scale, sigma in itertools.product(range(len(kernels)), args.scales, (0.0, 2.55)):
+        decibels = context.agreement(net, [hr / 255 for hr in pictures], Degradation(kernels[number], scale, sigma))
+        shown = ("" if value is None else f"{value:.0f}" for value in decibels)
+        print(f"{number + 1}, x{scale}, {sigma:g}", *shown, sep=" | ", flush=True)
+        found.append({"kernel": number + 1, "scale": scale, "sigma": sigma, "decibels": decibels})
+    return {"distances": context.DISTANCES, "agreement": found}
+
+
 def measure_pipeline(args: argparse.Namespace) -> dict[str, Any]:
     """Needs Ray and the storage at --root; the bare engine is timed before and after, alone."""
     from pipeline.bench import feeding
@@ -213,6 +239,8 @@ def measure_overhead(args: argparse.Namespace) -> dict[str, Any]:
 
 PARTS = {
     "engine": measure_engine,
+    "prior": measure_prior,
+    "context": measure_context,
     "pipeline": measure_pipeline,
     "overhead": measure_overhead,
     "memory": measure_memory,

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.bench import clients, engine
+from pipeline.bench import clients, context, engine, prior
 from pipeline.bench.baseline import plain_usrnet
 from pipeline.bench.memory import peak_rss_mib
-from pipeline.bench.pictures import Gradient
+from pipeline.bench.pictures import Gradient, drawn
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.model.usrnet import Architecture
 from pipeline.physics.kernels import parse_kernel
+from pipeline.records import Degradation
 from pipeline.training.loop import initial_usrnet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,29 @@ def test_engine_and_baseline_agree_in_the_benchmark() -> None:
     assert found["max_db_loss_fp32"] < 0.01
 
 
+def test_the_cost_of_a_pass_is_told_for_each_way_to_compute_it() -> None:
+    net = initial_usrnet(SMALL, seed=0)
+    (row,) = prior.costs(net, (32,))
+    ways = ("plain_fp32", "fused_fp32", "fused_bf16", "data_step")
+    assert row["side"] == 32
+    assert all(row[f"{way}_ms"] > 0 for way in ways)
+    with torch.inference_mode():
+        quick = prior.batch_costs(net, 32)
+    assert quick["fp32_ratio"] > 0
+    assert prior.peaks(64)["bf16_tflops"] > 0
+
+
+def test_farther_from_a_cut_a_picture_is_more_like_the_whole() -> None:
+    net = initial_usrnet(SMALL, seed=0)
+    found = context.agreement(net, [drawn(64, 240, 0) / 255], Degradation(parse_kernel("gaussian(1.2)"), 2, 0.0))
+    assert len(found) == len(context.DISTANCES)
+    assert found[-1] is None, "120 columns are no 128"
+    near, far = (found[context.DISTANCES.index(distance)] for distance in (8, 48))
+    assert near is not None
+    assert far is not None
+    assert near + 20 < far
+
+
 def test_a_made_up_picture_is_the_same_however_it_is_read() -> None:
     picture = Gradient(50, 70)
     whole = picture.read(0, 50, 0, 70)
@@ -67,7 +91,16 @@ def test_a_made_up_picture_is_the_same_however_it_is_read() -> None:
 @pytest.mark.slow
 def test_the_job_writes_what_it_prints(tmp_path: Path) -> None:
     arguments = ["engine", "pipeline", "overhead", "--scales", "2", "--precisions", "fp32", "--turns", "1"]
-    arguments += ["--items", "70", "--root", str(tmp_path / "root"), "--out", str(tmp_path / "b.json")]
+    arguments += [
+        "--items",
+        "70",
+        "--settings",
+        "restore.unit_megapixels=2",
+        "--root",
+        str(tmp_path / "root"),
+        "--out",
+        str(tmp_path / "b.json"),
+    ]
     command = [sys.executable, "jobs/benchmark.py", *arguments]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stdout + shown.stderr
