@@ -211,7 +211,7 @@ def failed(outcome: Outcome, error: ItemError, stage: str) -> Outcome:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Known:
     """What the manifest says is current for one item."""
 

@@ -53,6 +53,27 @@ def read_catalog(uri: str) -> Iterator[Row]:
             yield from _json_rows(data, file)
 
 
+def most_rows(uri: str) -> int:
+    """How many rows a catalog has, exactly or at most: of text files the lines are counted.
+
+    Raises as `read_catalog`.
+    """
+    files = _files(uri)
+    if not uri.lower().endswith(ENDINGS) and (state := catalog_parts.state(uris.absolute(uri))) is not None:
+        return int(state["rows"])
+    return sum(map(_most_rows, files))
+
+
+def _most_rows(file: str) -> int:
+    data = _fetch(file)
+    if not file.lower().endswith(".parquet"):
+        return max(data.count(b"\n"), data.count(b"\r")) + 1
+    try:
+        return int(pq.read_metadata(pa.BufferReader(data)).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        _refuse_unsound(file, error)
+
+
 def catalog_root(uri: str, override: str | None = None) -> str:
     """The absolute URI that relative URIs of a catalog are below: `override`, else its folder.
 
@@ -102,7 +123,7 @@ def _parquet_rows(data: bytes, file: str) -> Iterator[Row]:
         for batch in table.iter_batches(_BATCH_ROWS, columns=names):
             yield from map(_row, batch.to_pylist())
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        _refuse(file, f"is no sound Parquet file: {_first_line(error)}; write it again")
+        _refuse_unsound(file, error)
 
 
 def _csv_rows(data: bytes, file: str) -> Iterator[Row]:
@@ -240,6 +261,10 @@ def _first_line(error: BaseException) -> str:
 def _refuse(file: str, what: str, line: int | None = None) -> NoReturn:
     where = "" if line is None else f" line {line}"
     raise CatalogError(f"catalog {file}{where} {what}")
+
+
+def _refuse_unsound(file: str, error: Exception) -> NoReturn:
+    _refuse(file, f"is no sound Parquet file: {_first_line(error)}; write it again")
 
 
 def _refuse_unreadable(file: str, error: ItemError) -> NoReturn:

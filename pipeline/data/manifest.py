@@ -9,8 +9,10 @@ Knows no Ray, no torch, no pixels.
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +23,17 @@ import pyarrow.parquet as pq
 from pipeline import uris
 from pipeline.data import storage
 from pipeline.data.schema import MANIFEST_SCHEMA, outcomes_to_table
+from pipeline.data.spill import Spill
 from pipeline.errors import CatalogError, StorageError
 from pipeline.records import DONE, Known, Outcome
 
+T = TypeVar("T")
+
 _READERS = 16  # parts are small and each GET mostly waits for the store
 _LISTINGS = 5  # tries to read a manifest that is being compacted
+_BULK_ROWS, _BULK_PARTS = 50_000, 1_000  # of small parts put together: even a table of one row takes kilobytes
+_ROWS_AT_ONCE = 1_000_000  # whose `_DECIDING` are compared in memory, at some 0.3 kB; more go by way of the disk
+_BUCKETS = 64  # of them then
 _DECIDING = ("item_id", "work_id", "status", "error_code", "attempts", "written_at")
 
 
@@ -49,20 +57,41 @@ def parts(output: str) -> list[str]:
 
 def read(output: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Every row of every part, superseded ones too; the schema's columns, or some of them."""
-    schema = MANIFEST_SCHEMA if columns is None else pa.schema([MANIFEST_SCHEMA.field(c) for c in columns])
-    tables = _tables(output, schema)
-    return pa.concat_tables(tables) if tables else schema.empty_table()
+    schema = MANIFEST_SCHEMA if columns is None else _schema(columns)
+    return _of_parts(output, lambda uris: pa.concat_tables([schema.empty_table(), *_bulk(_tables(uris, schema))]))
 
 
-def _tables(output: str, schema: pa.Schema) -> list[pa.Table]:
-    """All parts; listed anew when one has gone since, because a compaction replaced it."""
+def _of_parts(output: str, read_all: Callable[[list[str]], T]) -> T:
+    """`read_all` of all parts; listed anew when one has gone since, because a compaction replaced it."""
     for _ in range(_LISTINGS - 1):
         try:
-            return [table for _, table in _read_parts(parts(output), schema)]
+            return read_all(parts(output))
         except StorageError as error:
             if error.code != "input-missing":
                 raise
-    return [table for _, table in _read_parts(parts(output), schema)]
+    return read_all(parts(output))
+
+
+def _schema(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([MANIFEST_SCHEMA.field(column) for column in columns])
+
+
+def _tables(uris: Sequence[str], schema: pa.Schema) -> Iterator[pa.Table]:
+    return (table for _, table in _read_parts(uris, schema))
+
+
+def _bulk(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in few tables."""
+    held: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        held.append(table)
+        rows += len(table)
+        if rows >= _BULK_ROWS or len(held) >= _BULK_PARTS:
+            yield pa.concat_tables(held).combine_chunks()
+            held, rows = [], 0
+    if held:
+        yield pa.concat_tables(held).combine_chunks()
 
 
 def current(output: str) -> pa.Table:
@@ -72,14 +101,13 @@ def current(output: str) -> pa.Table:
 
 
 def stream_current(output: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """The rows of `current`, some columns, a table a part: memory is bounded but for `_DECIDING`.
+    """The rows of `current`, some columns, a table a part; memory is bounded.
 
     Raises `StorageError` storage-transient when a run changes the parts meanwhile.
     """
     uris = parts(output)
     masks = _current_masks(uris)
-    schema = pa.schema([MANIFEST_SCHEMA.field(column) for column in columns])
-    for (uri, table), mask in zip(_read_parts(uris, schema), masks, strict=True):
+    for (uri, table), mask in zip(_read_parts(uris, _schema(columns)), masks, strict=True):
         if len(table) != len(mask):
             raise StorageError("storage-transient", f"{uri} changed while it was read; a run may be under way")
         yield table.filter(pa.array(mask))
@@ -87,7 +115,24 @@ def stream_current(output: str, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 def known(output: str) -> dict[str, Known]:
     """The current state of every item, as planning needs it."""
-    table = read(output, _DECIDING)
+    return known_in([read(output, _DECIDING)])
+
+
+def spilled(output: str, place: Callable[[str], int]) -> Spill:
+    """What `known` is made of, on local disk by bucket. place: an item id's bucket."""
+    return _of_parts(output, lambda uris: _spread(_bulk(_tables(uris, _schema(_DECIDING))), place))
+
+
+def _spread(tables: Iterable[pa.Table], place: Callable[[str], int]) -> Spill:
+    spill = Spill()
+    for table in tables:
+        spill.put_rows(table, place)
+    return spill
+
+
+def known_in(tables: Iterable[pa.Table]) -> dict[str, Known]:
+    """The current state of the items that these rows, all there are of them, are about."""
+    table = pa.concat_tables([_schema(_DECIDING).empty_table(), *tables])
     rows = table.take(_current_rows(table)).select(_DECIDING[:5]).to_pydict()
     return {item_id: Known(*values) for item_id, *values in zip(*(rows[name] for name in _DECIDING[:5]), strict=True)}
 
@@ -107,13 +152,49 @@ def settle(output: str) -> int:
 
 
 def _current_masks(uris: Sequence[str]) -> list[npt.NDArray[np.bool_]]:
-    """For each part which of its rows are current."""
-    schema = pa.schema([MANIFEST_SCHEMA.field(column) for column in _DECIDING])
-    tables = [table for _, table in _read_parts(uris, schema)]
-    everything = pa.concat_tables([schema.empty_table(), *tables])
-    keep = np.zeros(len(everything), bool)
-    keep[_current_rows(everything)] = True
-    return np.split(keep, np.cumsum([len(table) for table in tables])[:-1]) if tables else []
+    """For each part which of its rows are current: a byte a row, the rest on disk where there are many."""
+    sizes: list[int] = []
+
+    def counted() -> Iterator[pa.Table]:
+        for table in _tables(uris, _schema(_DECIDING)):
+            sizes.append(len(table))
+            yield table
+
+    groups = _groups(_numbered(_bulk(counted())))
+    keep = np.zeros(sum(sizes), bool)
+    for table in groups:
+        keep[table["number"].to_numpy()[_current_rows(table)]] = True
+    return np.split(keep, np.cumsum(sizes)[:-1]) if sizes else []
+
+
+def _numbered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """With a column of the rows' numbers."""
+    begin = 0
+    for table in tables:
+        yield table.append_column("number", pa.array(np.arange(begin, begin + len(table))))
+        begin += len(table)
+
+
+def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The rows in tables that fit into memory, all rows of an item in one. All are taken before this returns."""
+    held: list[pa.Table] = []
+    rows, spill = 0, Spill()
+    for table in tables:
+        held.append(table)
+        rows += len(table)
+        if rows > _ROWS_AT_ONCE:
+            _put_away(held, spill)
+    if rows <= _ROWS_AT_ONCE:
+        return iter([pa.concat_tables(held)] if held else [])
+    _put_away(held, spill)
+    groups = (list(spill.get(bucket)) for bucket in range(_BUCKETS))
+    return (pa.concat_tables(group) for group in groups if group)
+
+
+def _put_away(held: list[pa.Table], spill: Spill) -> None:
+    for table in held:
+        spill.put_rows(table, lambda item: zlib.crc32(item.encode()) % _BUCKETS)
+    held.clear()
 
 
 def _current_rows(table: pa.Table) -> npt.NDArray[np.int64]:

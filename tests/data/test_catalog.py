@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data import storage
-from pipeline.data.catalog import COLUMNS, TEXT_COLUMNS, catalog_root, read_catalog
+from pipeline.data import catalog_parts, storage
+from pipeline.data.catalog import COLUMNS, TEXT_COLUMNS, catalog_root, most_rows, read_catalog
 from pipeline.errors import CatalogError
 
 Row = Mapping[str, object]
@@ -87,6 +87,29 @@ def test_three_formats_give_the_same_rows(tmp_path_factory: pytest.TempPathFacto
     assert read(folder, "a.csv", as_csv(rows)) == rows
     assert read(folder, "a.jsonl", as_jsonl(rows)) == rows
     assert read(folder, "a.parquet", as_parquet(rows)) == rows
+
+
+@given(rows=rows_of_a_catalog, newline=st.sampled_from(["\n", "\r\n"]))
+def test_no_catalog_has_more_rows_than_are_counted(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Row], newline: str
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    assert most_rows(put(folder, "a.parquet", as_parquet(rows))) == len(rows)
+    assert most_rows(put(folder, "a.csv", as_csv(rows, newline))) >= len(rows)
+    assert most_rows(put(folder, "a.jsonl", as_jsonl(rows).rstrip())) >= len(rows)
+
+
+def test_lines_are_few_more_than_rows(tmp_path: Path) -> None:
+    rows = [full(uri=f"{n}.png") for n in range(99)]
+    assert most_rows(put(tmp_path, "a.csv", as_csv(rows))) == 101
+    assert most_rows(put(tmp_path, "a.jsonl", as_jsonl(rows))) == 100
+
+
+def test_an_indexed_catalog_says_how_many_rows_it_has(tmp_path: Path) -> None:
+    rows = [full(uri=f"/in/{n}.png") for n in range(9)]
+    catalog_parts.write(str(tmp_path / "cat"), rows, before=None, about={})
+    put(tmp_path, "cat/stray.parquet", as_parquet(rows))
+    assert most_rows(str(tmp_path / "cat")) == len(list(read_catalog(str(tmp_path / "cat")))) == 9
 
 
 @given(rows=rows_of_a_catalog, cut=st.integers(0, 5), name=st.sampled_from(["cat", "cat.parquet"]))

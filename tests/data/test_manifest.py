@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import duckdb
 import pyarrow as pa
@@ -82,10 +83,11 @@ log = st.lists(
 )
 
 
-@given(log)
+@given(log, st.sampled_from([1, 4, 1000]), st.sampled_from([1, 5, 1000]))
 def test_current_is_the_readmes_query_and_settling_keeps_it(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]]
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]], at_once: int, parts_in_bulk: int
 ) -> None:
+    """Also where the rows do not fit into memory at once, and go by way of the disk."""
     output = tmp_path_factory.mktemp("log")
     for minute, row in enumerate(rows):
         manifest.write_part(str(output), f"run{minute // 3}", [outcome(*row, minute)])
@@ -93,7 +95,8 @@ def test_current_is_the_readmes_query_and_settling_keeps_it(
     by_query = sorted(duckdb.sql(query).select("item_id, work_id, status, epoch_us(written_at)").fetchall())
     assert told(manifest.current(str(output))) == by_query
     before = len(manifest.read(str(output)))
-    gone = manifest.settle(str(output))
+    with patch.multiple(manifest, _ROWS_AT_ONCE=at_once, _BULK_PARTS=parts_in_bulk):
+        gone = manifest.settle(str(output))
     left = manifest.read(str(output))
     assert len(left) == len(by_query)
     assert told(left) == by_query
@@ -107,7 +110,11 @@ def told(table: pa.Table) -> list[tuple[object, ...]]:
     return sorted(zip(*(table[name].to_pylist() for name in names), when, strict=True))
 
 
-def test_a_stream_of_current_rows_is_the_current_table_part_by_part(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [7, 1000])
+def test_a_stream_of_current_rows_is_the_current_table_part_by_part(
+    tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "_ROWS_AT_ONCE", at_once)
     for n in range(40):  # more parts than are fetched ahead
         rows = [outcome(f"item-{n % 9}", f"work-{n % 4}", (DONE, FAILED)[n % 2], n), outcome(f"one-{n}", "w", DONE, n)]
         manifest.write_part(str(tmp_path), f"run-{n:02}", rows)
