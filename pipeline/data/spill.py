@@ -10,7 +10,8 @@ import tempfile
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import cached_property
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +23,14 @@ class Spill:
     """Things by number of their bucket, in each as they came. Put few large ones rather than many small ones."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  closed with this object
         self._places: dict[int, list[int]] = defaultdict(list)
-        weakref.finalize(self, self._file.close)
+
+    @cached_property
+    def _file(self) -> IO[bytes]:
+        """Made at the first use: most archives need no disk."""
+        file = tempfile.TemporaryFile()  # noqa: SIM115  closed with this object
+        weakref.finalize(self, file.close)
+        return file
 
     def put(self, bucket: int, thing: object) -> None:
         """Raises `StorageError` out-of-scratch where the disk is full."""
@@ -43,10 +49,11 @@ class Spill:
             self.put(int(bucket), rows.filter(pa.array(buckets == bucket)))
 
     def get(self, bucket: int) -> Iterator[Any]:
-        for place in self._places[bucket]:
+        for place in self._places.get(bucket, ()):
             self._file.seek(place)
             yield pickle.load(self._file)
 
     @property
-    def bytes(self) -> int:
-        return self._file.seek(0, os.SEEK_END)
+    def size(self) -> int:
+        """Bytes on disk."""
+        return self._file.seek(0, os.SEEK_END) if self._places else 0
