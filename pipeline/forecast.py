@@ -1,6 +1,6 @@
 """What a run will cost, before it runs: its workload times measured rates. Pure.
 
-    workload   the items to do, by scale and by HR megapixels of an image: cells
+    workload   the items to do, summed up by scale and by HR megapixels of an image: cells
     bites      which of the planned work units are worth measuring, most of the work first
     samples    what measuring (or an earlier run) says of single items
     forecast   per cell: pixels x seconds a pixel, pixels x bytes a pixel; cells without a sample take
@@ -10,7 +10,7 @@ Knows no storage, no Ray, no torch.
 """
 
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -126,6 +126,37 @@ class Forecast:
     spilled_bytes: float = 0.0
 
 
+@dataclass
+class Load:
+    """Items of one cell. bytes: of those whose objects' sizes are known. pixels: HR, unsized: of the others."""
+
+    items: int = 0
+    pixels: float = 0.0
+    bytes: float = 0.0
+    unsized: float = 0.0
+
+
+@dataclass
+class Workload:
+    """All that an estimate needs of the items. largest: HR pixels of the largest image."""
+
+    cells: dict[CellKey, Load] = field(default_factory=lambda: defaultdict(Load))
+    largest: float = 0.0
+
+    def add(self, items: Iterable[Item]) -> None:
+        for item in items:
+            load, pixels = self.cells[cell_of(item)], hr_pixels(item)
+            load.items += 1
+            load.pixels += pixels
+            load.bytes += item.size or 0
+            load.unsized += pixels if item.size is None else 0.0
+            self.largest = max(self.largest, pixels)
+
+    @property
+    def items(self) -> int:
+        return sum(load.items for load in self.cells.values())
+
+
 def cell_of(item: Item) -> CellKey:
     return item.scale, bisect_right(BUCKETS_MP, hr_pixels(item) / 1e6)
 
@@ -154,29 +185,27 @@ def bites(units: Iterable[Sequence[Item]], most_pixels: float) -> Iterator[list[
 
 def forecast(
     result: Forecast,
-    items: Sequence[Item],
+    workload: Workload,
     measurement: Measurement,
     machines: Machines,
     price_per_hour: float | None = None,
 ) -> Forecast:
-    """`result` with the workload of `items` and what it costs filled in.
+    """`result` with the workload and what it costs filled in.
 
     price_per_hour: of one GPU, or of one CPU where there are none.
     """
     rates = _Rates(measurement.samples)
-    cells: dict[CellKey, list[Item]] = defaultdict(list)
-    for item in items:
-        cells[cell_of(item)].append(item)
-    result.cells = [_cell(key, found, rates) for key, found in sorted(cells.items())]
+    loads = sorted(workload.cells.items())
+    result.cells = [_cell(key, load, rates) for key, load in loads]
     result.lr_megapixels = sum(cell.lr_megapixels for cell in result.cells)
     result.hr_megapixels = sum(cell.hr_megapixels for cell in result.cells)
     result.bytes_out = sum(cell.bytes_out for cell in result.cells)
-    result.bytes_in = sum(_bytes_in(item, rates) for item in items)
+    result.bytes_in = sum(_bytes_in(key, load, rates) for key, load in loads)
     result.seconds_restore = sum(cell.seconds for cell in result.cells)
     result.measured = measurement.source
-    _time(result, items, rates, measurement, machines)
+    _time(result, workload, rates, measurement, machines)
     _money(result, machines, price_per_hour)
-    _memory(result, items, measurement, machines)
+    _memory(result, workload.largest, measurement, machines)
     return result
 
 
@@ -196,34 +225,31 @@ class _Rates:
         return sum(map(value, group)) / pixels if pixels else 0.0
 
 
-def _cell(key: CellKey, items: list[Item], rates: _Rates) -> Cell:
-    pixels = sum(map(hr_pixels, items))
+def _cell(key: CellKey, load: Load, rates: _Rates) -> Cell:
     scale, bucket = key
     return Cell(
         scale,
         bucket_name(bucket),
-        len(items),
-        pixels / scale**2 / 1e6,
-        pixels / 1e6,
-        pixels * rates.per_hr_pixel(key, lambda sample: sample.seconds_restore),
-        pixels * rates.per_hr_pixel(key, lambda sample: sample.bytes_out),
+        load.items,
+        load.pixels / scale**2 / 1e6,
+        load.pixels / 1e6,
+        load.pixels * rates.per_hr_pixel(key, lambda sample: sample.seconds_restore),
+        load.pixels * rates.per_hr_pixel(key, lambda sample: sample.bytes_out),
     )
 
 
-def _bytes_in(item: Item, rates: _Rates) -> float:
-    if item.size is not None:
-        return float(item.size)
-    return hr_pixels(item) * rates.per_hr_pixel(cell_of(item), lambda sample: sample.bytes_in)
+def _bytes_in(key: CellKey, load: Load, rates: _Rates) -> float:
+    return load.bytes + load.unsized * rates.per_hr_pixel(key, lambda sample: sample.bytes_in)
 
 
-def _time(result: Forecast, items: Sequence[Item], rates: _Rates, measurement: Measurement, machines: Machines) -> None:
+def _time(result: Forecast, workload: Workload, rates: _Rates, measurement: Measurement, machines: Machines) -> None:
     """The slowest of two: the replicas, and the cores that everything else (on CPUs, all) shares."""
 
     def beside(sample: Sample) -> float:
         return sample.seconds_read + sample.seconds_write
 
-    cpu_seconds = sum(hr_pixels(item) * rates.per_hr_pixel(cell_of(item), beside) for item in items)
-    replicas = max(1, min(machines.replicas, len(items)))
+    cpu_seconds = sum(load.pixels * rates.per_hr_pixel(key, beside) for key, load in workload.cells.items())
+    replicas = max(1, min(machines.replicas, workload.items))
     if not machines.gpus and measurement.alone:
         cpu_seconds += result.seconds_restore * machines.threads
     busiest = max(result.seconds_restore / replicas, cpu_seconds / max(1.0, machines.cores))
@@ -242,8 +268,7 @@ def _money(result: Forecast, machines: Machines, price_per_hour: float | None) -
     result.cost = None if price_per_hour is None else result.device_hours * price_per_hour
 
 
-def _memory(result: Forecast, items: Sequence[Item], measurement: Measurement, machines: Machines) -> None:
-    largest = max(map(hr_pixels, items), default=0.0)
+def _memory(result: Forecast, largest: float, measurement: Measurement, machines: Machines) -> None:
     batch = max(largest, min(machines.batch_pixels, result.hr_megapixels * 1e6))
     result.replica_memory_bytes = _linear(measurement.memory_base, measurement.memory_per_pixel, batch)
     result.gpu_memory_bytes = _linear(measurement.gpu_memory_base, measurement.gpu_memory_per_pixel, batch)
@@ -272,8 +297,3 @@ def _halving(count: int) -> Iterator[int]:
             middle = (begin + end) // 2
             yield middle
             spans += [(begin, middle), (middle + 1, end)]
-
-
-def by_code(codes: Iterable[str | None]) -> dict[str, int]:
-    """How many of each error code, the most frequent first."""
-    return dict(Counter(code or "internal" for code in codes).most_common())

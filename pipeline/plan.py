@@ -2,17 +2,23 @@
 
     resolved  every catalog row as an `Item`, or as an `Outcome` when it cannot become one
     plan      minus what is done, minus failures that wait for a mend, minus doubles
+    bucket    of an item id: what does not fit into memory at once is planned bucket by bucket
     units     the rest, sorted by scale and size, cut into what one replica restores in one call
 
 Knows no storage, no Ray, no torch.
 """
 
 import hashlib
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from pipeline.errors import ERROR_CODES, TRANSIENT, ItemError
 from pipeline.records import DONE, SIGMA_ESTIMATOR, Item, Known, Outcome, failed
+
+Entry = Item | Outcome  # a catalog row: to restore, or failed before any work
 
 
 @dataclass
@@ -35,16 +41,49 @@ class Plan:
         return len(self.todo) + len(self.invalid) + self.done + self.waiting
 
 
+@dataclass
+class Counts:
+    """How many items of a catalog are what, over all its plans. invalid: by error code."""
+
+    todo: int = 0
+    done: int = 0
+    waiting: int = 0
+    invalid: Counter[str] = field(default_factory=Counter)
+
+    def add(self, plan: Plan) -> None:
+        self.todo += len(plan.todo)
+        self.done += plan.done
+        self.waiting += plan.waiting
+        self.invalid.update(outcome.error_code or "internal" for outcome in plan.invalid)
+
+    @property
+    def to_account(self) -> int:
+        """Items that the run must give an outcome."""
+        return self.todo + self.invalid.total()
+
+    @property
+    def items(self) -> int:
+        """Rows of the catalog."""
+        return self.to_account + self.done + self.waiting
+
+
 def make_plan(
-    resolved: Iterable[Item | Outcome], current: Mapping[str, Known], *, output_ending: str, retry_failed: str
+    resolved: Iterable[tuple[int, Entry]],
+    current: Mapping[str, Known],
+    *,
+    output_ending: str,
+    retry_failed: str,
+    owners: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """Sort every catalog row into to do, invalid, done or waiting.
 
-    resolved: in catalog order, work ids set. output_ending: ".png" or the like, for output keys.
-    retry_failed: none, transient or all: which earlier failures of the same work are tried again.
+    resolved: with their row's number from 0, in catalog order, work ids set. output_ending: ".png" or
+    the like, for output keys. retry_failed: none, transient or all: which earlier failures of the same
+    work are tried again. owners: of a catalog planned in buckets, whose id has each output key that
+    comes more than once.
     """
-    plan, taken = Plan(), _Taken()
-    for number, entry in enumerate(resolved):
+    plan, taken = Plan(), _Taken(keys=dict(owners))
+    for number, entry in resolved:
         entry = _refuse_doubles(entry, number, taken, output_ending)
         known = current.get(entry.item_id)
         if known is None or known.work_id != entry.work_id:
@@ -75,6 +114,11 @@ def cut_units(items: Sequence[Item], *, megapixels: float, most_items: int) -> I
         pixels += cost
     if unit:
         yield unit
+
+
+def bucket_of(item_id: str, buckets: int) -> int:
+    """Which of `buckets` an item is planned in. Rows of one id share it, and the names of its doubles."""
+    return zlib.crc32(item_id.partition(_ROW)[0].encode("utf-8", "surrogatepass")) % buckets
 
 
 def split_by_size(items: Sequence[Item], most_hr_pixels: float) -> tuple[list[Item], list[Item]]:
@@ -144,6 +188,9 @@ def named_format(key: str) -> str:
     return next((name for name, endings in ENDINGS.items() if key.lower().endswith(endings)), "png")
 
 
+_ROW = "#row-"  # between the id and the row of a double
+
+
 @dataclass
 class _Taken:
     """The ids of the rows so far, and whose each output key is."""
@@ -152,10 +199,10 @@ class _Taken:
     keys: dict[str, str] = field(default_factory=dict)
 
 
-def _refuse_doubles(entry: Item | Outcome, number: int, taken: _Taken, ending: str) -> Item | Outcome:
+def _refuse_doubles(entry: Entry, number: int, taken: _Taken, ending: str) -> Entry:
     if entry.item_id in taken.ids:
         error = ItemError("duplicate-id", f"row {number + 1}: an earlier row has the id {entry.item_id!r} as well")
-        return _double(entry, error, f"{entry.item_id}#row-{number + 1}")
+        return _double(entry, error, f"{entry.item_id}{_ROW}{number + 1}")
     taken.ids.add(entry.item_id)
     if isinstance(entry, Item):
         key = output_key(entry, ending)
@@ -165,7 +212,7 @@ def _refuse_doubles(entry: Item | Outcome, number: int, taken: _Taken, ending: s
     return entry
 
 
-def _double(entry: Item | Outcome, error: ItemError, item_id: str) -> Outcome:
+def _double(entry: Entry, error: ItemError, item_id: str) -> Outcome:
     return invalid_outcome(error, item_id, uri=entry.uri, work_id=digest(entry.work_id, str(error)))
 
 
@@ -176,7 +223,7 @@ def _waits(known: Known, retry_failed: str) -> bool:
     return retry_failed == "none" or row.error_class != TRANSIENT
 
 
-def _add(plan: Plan, entry: Item | Outcome, attempts: int) -> None:
+def _add(plan: Plan, entry: Entry, attempts: int) -> None:
     if attempts:
         plan.attempts[entry.item_id] = attempts
     if isinstance(entry, Item):

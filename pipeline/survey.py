@@ -1,4 +1,4 @@
-"""What an archive asks for and what is done already: catalog and manifest -> plan. No Ray, no torch.
+"""What an archive asks for and what is done already: catalog and manifest -> plans. No Ray, no torch.
 
 Reads the catalog, each kernel file once, and the manifest; never the images.
 """
@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from math import ceil
 
 from pipeline import uris
-from pipeline.data import kernels, manifest
-from pipeline.data.catalog import catalog_root, read_catalog
+from pipeline.data import kernels
+from pipeline.data.catalog import catalog_root, most_rows, read_catalog
 from pipeline.errors import ConfigError, ItemError
 from pipeline.physics.kernels import is_analytic
-from pipeline.plan import ENDINGS, SAME, SAME_ENDING, Plan, digest, invalid_outcome, make_plan, work_id
-from pipeline.records import Item, Outcome
+from pipeline.plan import ENDINGS, SAME, SAME_ENDING, digest, invalid_outcome, work_id
+from pipeline.records import Item
 from pipeline.resolve import Defaults, Limits, item_id_of, resolve, uri_of
+from pipeline.waves import Numbered, Waves
 
 
 def survey(
@@ -29,17 +31,19 @@ def survey(
     encode: Mapping[str, object],
     model_id: str,
     retry_failed: str,
+    wave_items: int,
     warn: Callable[[str], None],
-) -> Plan:
-    """The plan of a run. encode: the settings that decide the output, `format` among them.
+) -> Waves:
+    """The plans of a run. encode: the settings that decide the output, `format` among them.
 
-    warn: is told of kernel files that seem to be shifted already, once each.
+    wave_items: items that are planned together, about. warn: is told of kernel files that seem to be
+    shifted already, once each.
 
     Raises `CatalogError` when there is no usable catalog, `ConfigError` when results would replace
     the archive's own images, `StorageError` when the manifest cannot be read.
     """
 
-    def resolved() -> Iterator[Item | Outcome]:
+    def resolved() -> Iterator[Numbered]:
         below = catalog_root(catalog, root)
         known_kernels = _Kernels(warn)
         for number, row in enumerate(read_catalog(catalog)):
@@ -47,17 +51,18 @@ def survey(
                 item = resolve(row, defaults=defaults, root=below, key_template=key_template, limits=limits)
                 _refuse_overwriting(item, output)
                 item = known_kernels.digested(item)
-                yield replace(item, work_id=work_id(item, model_id=model_id, encode=encode))
+                yield number, replace(item, work_id=work_id(item, model_id=model_id, encode=encode))
             except ItemError as error:
                 # what besides the row decides whether it is valid is part of a failed row's work id
                 circumstances = digest(model_id, repr(defaults), repr(limits))
                 work = digest(circumstances, repr(sorted(row.items())), error.code)
                 item_id = item_id_of(row, below, number)
-                yield invalid_outcome(error, item_id, uri=uri_of(row, below), work_id=work)
+                yield number, invalid_outcome(error, item_id, uri=uri_of(row, below), work_id=work)
 
     format = str(encode["format"])
     ending = SAME_ENDING if format == SAME else ENDINGS[format][0]
-    return make_plan(resolved(), manifest.known(output), output_ending=ending, retry_failed=retry_failed)
+    number = max(1, ceil(most_rows(catalog) / wave_items))
+    return Waves(resolved(), output, number=number, output_ending=ending, retry_failed=retry_failed)
 
 
 def _refuse_overwriting(item: Item, output: str) -> None:

@@ -4,7 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.forecast import BUCKETS_MP, Forecast, Machines, Measurement, Sample, bites, bucket_name, cell_of, forecast
+from pipeline.forecast import (
+    BUCKETS_MP,
+    Forecast,
+    Machines,
+    Measurement,
+    Sample,
+    Workload,
+    bites,
+    bucket_name,
+    cell_of,
+    forecast,
+)
 from pipeline.plan import cut_units
 from pipeline.records import Item
 
@@ -26,7 +37,9 @@ def sample(scale: int = 2, side: int = 100, **changes: float) -> Sample:
 def estimate(items: list[Item], samples: list[Sample], machines: Machines = ONE_CPU, **measured: object) -> Forecast:
     measurement = Measurement("m", samples, alone=True, startup_seconds=5.0)
     measurement = replace(measurement, **measured)  # type: ignore[arg-type]
-    return forecast(Forecast(len(items), 0, 0, len(items)), items, measurement, machines, price_per_hour=3.0)
+    workload = Workload()
+    workload.add(items)
+    return forecast(Forecast(len(items), 0, 0, len(items)), workload, measurement, machines, price_per_hour=3.0)
 
 
 def test_cost_is_pixels_times_the_measured_rate_of_their_cell() -> None:

@@ -27,17 +27,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"errors", "records", "physics", "uris"},
     "audit": {"records", "uris", "data", "resolve"},
     "index": {"errors", "records", "uris", "data"},
-    "survey": {"errors", "records", "uris", "physics", "data", "plan", "resolve"},
+    "waves": {"records", "data", "plan"},
+    "survey": {"errors", "records", "uris", "physics", "data", "plan", "resolve", "waves"},
     "review": {"errors", "records", "uris", "data", "measure"},
     "explore": {"errors", "records", "data", "measure", "model", "resolve"},
     "pages": {"errors", "uris", "data", "measure", "review", "explore"},
     "stages": {"errors", "records", "uris", "physics", "model", "data", "measure", "plan"},
     "flow": {
-        *("errors", "records", "uris", "config", "plan", "forecast", "resolve", "survey"),
+        *("errors", "records", "uris", "config", "plan", "forecast", "resolve", "survey", "waves"),
         *("physics", "model", "training", "data", "stages", "measure"),
     },
     "bench": {
         *("errors", "records", "uris", "config", "physics", "plan", "model", "data", "measure", "stages", "flow"),
+        *("resolve", "survey", "waves"),
     },
 }
 # Only these rooms may import these packages.

@@ -33,7 +33,7 @@ def item(name: str = "a.png", **changes: object) -> Item:
 
 
 def plan(items: list[Item | Outcome], current: dict[str, Known] | None = None, retry: str = "transient") -> Plan:
-    return make_plan(items, current or {}, output_ending=".png", retry_failed=retry)
+    return make_plan(enumerate(items), current or {}, output_ending=".png", retry_failed=retry)
 
 
 def known(of: Item, status: str = DONE, code: str | None = None) -> dict[str, Known]:

@@ -28,9 +28,10 @@ def plan(folder: Path, *rows: str, model_id: str = "m") -> tuple[Plan, list[str]
         encode={"format": "png"},
         model_id=model_id,
         retry_failed="transient",
+        wave_items=10**6,
         warn=warnings.append,
     )
-    return made, warnings
+    return made.plan(0), warnings
 
 
 def test_rows_become_items_with_digests_and_bad_rows_failed_outcomes(tmp_path: Path) -> None:

@@ -78,13 +78,13 @@ def prepare(catalog: str, output: str, *overrides: str) -> Prepared:
     """What a run of the archive would restore, as the job itself finds it."""
     config = load_config(UpscaleConfig, None, (f"catalog={catalog}", f"output={output}", *overrides))
     weights, model_id = archive.load_weights(config.model.weights)
-    plan = archive.make_plan(config, model_id, print)
+    plan = archive.plan_waves(config, model_id, print).plan(0)
     return Prepared(config, plan, weights, list(archive.units_of(config, plan.todo)))
 
 
 def run(prepared: Prepared, replica: type[Replica] = Replica) -> Flow:
     """The archive through the flow."""
-    settings = archive.settings(prepared.config, prepared.plan, prepared.weights, "benchmark")
+    settings = archive.settings(prepared.config, prepared.plan.attempts, prepared.weights, "benchmark")
     begin = time.perf_counter()
     with cluster.joined():
         placement = archive.place(prepared.config, True, print)

@@ -138,6 +138,8 @@ class LimitsSection(Section):
 class RunSection(Section):
     """The run as a whole."""
 
+    wave_items: Count = 1_000_000
+    """items planned and restored together, about; a larger catalog is worked off in waves, to spare memory"""
     retry_failed: Literal["none", "transient", "all"] = "transient"
     """which of the items that failed in earlier runs are tried again"""
     max_failed_share: Share = 0.0

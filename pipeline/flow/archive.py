@@ -2,9 +2,9 @@
 
 weights   loaded once here, so that bad ones stop the run before anything starts
 lease     no other run works on this output meanwhile
-plan      catalog minus what the manifest says is done
-flow      work units through read, restore, write (pipeline.flow.graph)
-settle    a plain read of the manifest shows one row per item
+plan      catalog minus what the manifest says is done, in waves where it is large (pipeline.waves)
+flow      work units through read, restore, write (pipeline.flow.graph), a wave after the other
+settle    a plain read of the manifest shows one row per item, after each wave
 check     items in = done + failed, or the run says what is missing
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -50,6 +51,7 @@ from pipeline.resolve import Defaults, Limits
 from pipeline.stages.read import ReadLimits
 from pipeline.stages.write import Encoding
 from pipeline.survey import survey
+from pipeline.waves import Waves
 
 
 def _version(package: str) -> str:
@@ -130,19 +132,19 @@ def _run(
     say: Callable[[str], None],
 ) -> None:
     """What only one run at a time may do: from the manifest that was to the one that is."""
-    plan = make_plan(config, summary.model_id, say)
-    summary.catalog_items, summary.already_done, summary.waiting = plan.items, plan.done, plan.waiting
-    say(_announcement(plan))
-    total = len(plan.todo) + len(plan.invalid)
-    progress = Progress(total, every=config.run.progress_seconds, log=config.run.log)
+    waves = plan_waves(config, summary.model_id, say)
+    counts = waves.counts
+    summary.catalog_items, summary.already_done, summary.waiting = counts.items, counts.done, counts.waiting
+    say(_announcement(waves))
+    progress = Progress(counts.to_account, every=config.run.progress_seconds, log=config.run.log)
     _prove_writable(summary, config, started)
     try:
         with progress:
-            for unit in _outcomes(config, plan, weights, summary.run_id, overseer, cluster_ends, say, progress.stages):
+            for unit in _outcomes(config, waves, weights, summary.run_id, overseer, cluster_ends, say, progress.stages):
                 progress.add(unit)
         summary.finished = True
     finally:
-        _account(summary, progress, total, started)
+        _account(summary, progress, counts.to_account, started)
         _write_last_record(summary, config, started, say)
 
 
@@ -167,7 +169,7 @@ def load_weights(uri: str | None, key: str = "model.weights") -> tuple[bytes, st
     return data, model_id(load_usrnet(io.BytesIO(data), name=f"{key} {uri or '(packaged)'}"))
 
 
-def make_plan(config: UpscaleConfig, model_id: str, say: Callable[[str], None]) -> Plan:
+def plan_waves(config: UpscaleConfig, model_id: str, say: Callable[[str], None]) -> Waves:
     """What the run has to do; kernel files that look wrong are told to `say`."""
     return survey(
         config.catalog,
@@ -179,6 +181,7 @@ def make_plan(config: UpscaleConfig, model_id: str, say: Callable[[str], None]) 
         encode=_encode_identity(config),
         model_id=model_id,
         retry_failed=config.run.retry_failed,
+        wave_items=config.run.wave_items,
         warn=say,
     )
 
@@ -194,20 +197,23 @@ def _encode_identity(config: UpscaleConfig) -> dict[str, object]:
     return identity | {f"{name}_quality": quality for name, quality in lossy.items() if quality is not None}
 
 
-def _announcement(plan: Plan) -> str:
-    parts = [f"{plan.items} items in the catalog: {len(plan.todo)} to restore"]
-    if plan.done:
-        parts.append(f"{plan.done} done already")
-    if plan.waiting:
-        parts.append(f"{plan.waiting} failed earlier and wait for a mend (run.retry_failed)")
-    if plan.invalid:
-        parts.append(f"{len(plan.invalid)} invalid")
+def _announcement(waves: Waves) -> str:
+    counts = waves.counts
+    parts = [f"{counts.items} items in the catalog: {counts.todo} to restore"]
+    if counts.done:
+        parts.append(f"{counts.done} done already")
+    if counts.waiting:
+        parts.append(f"{counts.waiting} failed earlier and wait for a mend (run.retry_failed)")
+    if counts.invalid:
+        parts.append(f"{counts.invalid.total()} invalid")
+    if waves.number > 1:
+        parts.append(f"in {waves.number} waves")
     return ", ".join(parts)
 
 
 def _outcomes(
     config: UpscaleConfig,
-    plan: Plan,
+    waves: Waves,
     weights: bytes,
     run_id: str,
     overseer: Overseer,
@@ -219,35 +225,70 @@ def _outcomes(
 
     stages: are told their workers once they are known.
     """
-    yield from _record_invalid(plan.invalid, config.output, run_id)
+    if not waves.counts.to_account:
+        return
+    try:
+        restore = _restorer(config, waves.counts.todo, weights, run_id, overseer, cluster_ends, say, stages)
+        for wave in range(waves.number):
+            overseer.check()
+            yield from _of_wave(waves.plan(wave), config.output, run_id, restore)
+    except (ray.exceptions.RayError, StorageError) as error:
+        if _is_a_bug(error):
+            raise
+        raise NotFinished(f"the run stopped early and can be resumed: {error}") from error
+    finally:
+        if overseer.breaker.tripped in OF_THE_STORE:
+            with suppress(StorageError):  # then the rows stay, as failed by what ended the run
+                upkeep.take_back(config.output, run_id, overseer.breaker.tripped)
+
+
+def _of_wave(
+    plan: Plan, output: str, run_id: str, restore: Callable[[Plan], Iterator[list[Outcome]]]
+) -> Iterator[list[Outcome]]:
+    """The outcomes of a wave; then the manifest is made tidy, so that it never has the parts of more than one."""
+    yield from _record_invalid(plan.invalid, output, run_id)
     if plan.todo:
-        try:
-            own = cluster_ends.enter_context(cluster.joined(say, config.run.metrics_port))
-            cluster_ends.callback(graph.abandon, run_id)
-            overseer.stop.listen(draining=True)
-            placement, ledger = place(config, own, say), open_ledger(config.run.crash_tries)
-            stages.workers = {
-                "read": placement.read_tasks,
-                "restore": placement.largest,
-                "write": placement.write_tasks,
-            }
-            metrics = Metrics(len(plan.todo), placement)
-            flow = _restored(config, plan, weights, run_id, placement, ledger)
-            for unit in overseer.units(flow, ledger, cluster.Crowding(placement)):
-                metrics.add(unit)
-                yield unit
-        except (ray.exceptions.RayError, StorageError) as error:
-            if _is_a_bug(error):
-                raise
-            raise NotFinished(f"the run stopped early and can be resumed: {error}") from error
-        finally:
-            if overseer.breaker.tripped in OF_THE_STORE:
-                with suppress(StorageError):  # then the rows stay, as failed by what ended the run
-                    upkeep.take_back(config.output, run_id, overseer.breaker.tripped)
+        yield from restore(plan)
     if plan.todo or plan.invalid:
-        manifest.settle(config.output)
-        if upkeep.needs_compaction(config.output):
-            upkeep.compact(config.output)
+        manifest.settle(output)
+        if upkeep.needs_compaction(output):
+            upkeep.compact(output)
+
+
+def _restorer(
+    config: UpscaleConfig,
+    todo: int,
+    weights: bytes,
+    run_id: str,
+    overseer: Overseer,
+    cluster_ends: ExitStack,
+    say: Callable[[str], None],
+    stages: Stages,
+) -> Callable[[Plan], Iterator[list[Outcome]]]:
+    """What restores the items of a plan, on a cluster joined with the first that has any. todo: of all plans."""
+
+    @cache
+    def prepared() -> tuple[Placement, Metrics]:
+        own = cluster_ends.enter_context(cluster.joined(say, config.run.metrics_port))
+        cluster_ends.callback(graph.abandon, run_id)
+        overseer.stop.listen(draining=True)
+        placement = place(config, own, say)
+        stages.workers = {
+            "read": placement.read_tasks,
+            "restore": placement.largest,
+            "write": placement.write_tasks,
+        }
+        return placement, Metrics(todo, placement)
+
+    def restore(plan: Plan) -> Iterator[list[Outcome]]:
+        placement, metrics = prepared()
+        ledger = open_ledger(config.run.crash_tries)  # of this plan only: accounts grow with the units
+        flow = _restored(config, plan, weights, run_id, placement, ledger)
+        for unit in overseer.units(flow, ledger, cluster.Crowding(placement)):
+            metrics.add(unit)
+            yield unit
+
+    return restore
 
 
 def place(config: UpscaleConfig, own: bool, say: Callable[[str], None]) -> Placement:
@@ -277,7 +318,7 @@ def _restored(
     by_id = {item.item_id: item for item in plan.todo}
     whole, large = split_by_size(plan.todo, config.restore.whole_megapixels * 1e6)
     units = list(units_of(config, whole))
-    chosen = settings(config, plan, weights, run_id)
+    chosen = settings(config, plan.attempts, weights, run_id)
     for unit in graph.outcomes(units, chosen, placement, ledger) if units else ():
         large += [by_id[outcome.item_id] for outcome in unit if outcome.status == DEFERRED]
         yield [outcome for outcome in unit if outcome.status != DEFERRED]
@@ -290,8 +331,8 @@ def units_of(config: UpscaleConfig, items: Sequence[Item]) -> Iterator[list[Item
     return cut_units(items, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items)
 
 
-def settings(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> graph.Settings:
-    """What the stages need to know of a run."""
+def settings(config: UpscaleConfig, attempts: dict[str, int], weights: bytes, run_id: str) -> graph.Settings:
+    """What the stages need to know of a run. attempts: earlier ones, by item id."""
     return graph.Settings(
         run_id=run_id,
         output=config.output,
@@ -304,7 +345,7 @@ def settings(config: UpscaleConfig, plan: Plan, weights: bytes, run_id: str) -> 
             config.limits.lr_pixels, config.limits.bytes, config.limits.kernel, config.restore.whole_megapixels * 1e6
         ),
         encoding=_encoding(config),
-        attempts=plan.attempts,
+        attempts=attempts,
         scratch=config.restore.scratch,
         seconds={"read": config.read.seconds, "restore": config.restore.seconds, "write": config.write.seconds},
     )

@@ -1,12 +1,13 @@
 """What a run over an archive would cost: `--plan` of jobs/upscale_archive.py. Writes nothing.
 
-survey     catalog minus what is done, as the run itself does it
+survey     catalog minus what is done, as the run itself does it, wave by wave
 sizes      width and height from the headers of images where the catalog has none, in parallel
-measure    a few work units on the cluster, or the manifest's newest run
+measure    a few work units of the first wave on the cluster, or the manifest's newest run
 forecast   pure: pipeline.forecast
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,9 +25,10 @@ from pipeline.errors import ConfigError, ItemError
 from pipeline.flow import archive, cluster
 from pipeline.flow.calibrate import calibrated
 from pipeline.flow.cluster import Placement
-from pipeline.forecast import Forecast, Machines, Measurement, Sample, bites, by_code, forecast
-from pipeline.plan import Plan, cut_units
+from pipeline.forecast import Forecast, Machines, Measurement, Sample, Workload, bites, forecast
+from pipeline.plan import cut_units
 from pipeline.records import DONE, Item
+from pipeline.waves import Waves
 
 _PEEKS = 32  # at once: each waits for a few kilobytes
 _BATCH_PIXELS = 2e6  # HR pixels that a replica restores at once, unless one image has more
@@ -38,42 +40,50 @@ def forecast_archive(config: UpscaleConfig, say: Callable[[str], None] = print) 
     config = config.model_copy(update={"output": uris.absolute(config.output)})
     begin = monotonic()
     weights, model_id = archive.load_weights(config.model.weights)
-    plan = archive.make_plan(config, model_id, say)
+    waves = archive.plan_waves(config, model_id, say)
     planning = monotonic() - begin
-    result = Forecast(
-        catalog_items=plan.items,
-        done=plan.done,
-        waiting=plan.waiting,
-        todo=len(plan.todo),
-        invalid=by_code(outcome.error_code for outcome in plan.invalid),
-    )
-    if not plan.todo:
+    counts = waves.counts
+    invalid = dict(counts.invalid.most_common())
+    result = Forecast(counts.items, counts.done, counts.waiting, counts.todo, invalid=invalid)
+    if not counts.todo:
         return result
-    items = _sized(plan.todo, result)
+    workload, first = _workload(waves, result)
     begin = monotonic()
     with cluster.joined(say) as own:
         joining = monotonic() - begin
         placement = archive.place(config, own, say)
-        measurement = _measurement(config, plan, items, weights, model_id, placement)
+        measurement = _measurement(config, first, weights, model_id, placement)
         machines = _machines(config, placement)
     startup = measurement.startup_seconds + planning + (joining if measurement.alone else 0.0)
     measurement = replace(measurement, startup_seconds=startup)
-    return forecast(result, items, measurement, machines, config.plan.price_per_hour)
+    return forecast(result, workload, measurement, machines, config.plan.price_per_hour)
 
 
 def as_json(result: Forecast) -> str:
     return json.dumps({**vars(result), "cells": [vars(cell) for cell in result.cells]}, indent=2)
 
 
-def _sized(items: list[Item], result: Forecast) -> list[Item]:
-    """The items that can be restored, with their sizes; what their headers refuse goes to `result`."""
+def _workload(waves: Waves, result: Forecast) -> tuple[Workload, list[Item]]:
+    """All items that can be restored, summed up, and those of one wave; what headers refuse goes to `result`."""
+    workload, first, unreadable, sizes = Workload(), list[Item](), Counter[str](), Counter[str]()
+    for wave in range(waves.number):
+        sized = _sized(waves.plan(wave).todo, unreadable, sizes)
+        workload.add(sized)
+        first = first or sized
+    result.unreadable = dict(unreadable.most_common())
+    result.sizes = {name: sizes[name] for name in ("from the catalog", "from headers", "guessed")}
+    return workload, first
+
+
+def _sized(items: list[Item], unreadable: Counter[str], sizes: Counter[str]) -> list[Item]:
+    """The items that can be restored, with their sizes; the others are counted by their error's code."""
     with ThreadPoolExecutor(_PEEKS) as pool:
         found = list(pool.map(_peeked, items))
-    result.unreadable = by_code(entry.code for entry in found if isinstance(entry, ItemError))
+    unreadable.update(entry.code for entry in found if isinstance(entry, ItemError))
     sound = [entry for entry in found if isinstance(entry, Item)]
     known = sum(1 for item in items if item.width and item.height)
     sized = sum(1 for item in sound if item.width and item.height)
-    result.sizes = {"from the catalog": known, "from headers": sized - known, "guessed": len(sound) - sized}
+    sizes.update({"from the catalog": known, "from headers": sized - known, "guessed": len(sound) - sized})
     return sound
 
 
@@ -92,12 +102,12 @@ def _peeked(item: Item) -> Item | ItemError:
 
 
 def _measurement(
-    config: UpscaleConfig, plan: Plan, items: list[Item], weights: bytes, model_id: str, placement: Placement
+    config: UpscaleConfig, items: list[Item], weights: bytes, model_id: str, placement: Placement
 ) -> Measurement:
     if config.plan.rates == "manifest":
         return _from_manifest(config.output, model_id, placement)
     units = cut_units(items, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items)
-    settings = archive.settings(config, plan, weights, run_id="plan")
+    settings = archive.settings(config, {}, weights, run_id="plan")
     most = config.restore.unit_megapixels * 1e6 if placement.gpus else _BITE_ON_CPU
     return calibrated(bites(units, most), settings, placement, budget=config.plan.seconds)
 

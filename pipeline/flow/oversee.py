@@ -137,8 +137,17 @@ class Overseer:
                 raise unit
             yield self._counted(unit)
             self._look(ledger, is_crowded)
+        self.check()
+
+    def check(self) -> None:
+        """Raises `NotFinished` or `LeaseHeld` where nothing new may be begun."""
+        self._refuse_without_lease()
         if self._reason is not None:
             raise NotFinished(f"{self._reason}; run again to go on")
+
+    def _refuse_without_lease(self) -> None:
+        if self.lease.lost is not None:
+            raise LeaseHeld(f"{self.lease.lost} took over this output; this run stops")
 
     def _counted(self, unit: list[Outcome]) -> list[Outcome]:
         outcomes = [outcome for outcome in unit if outcome.status != STOPPED]
@@ -157,8 +166,7 @@ class Overseer:
         return f"stopped early: too many items fail as {row.code} ({row.meaning}); {row.mend}"
 
     def _look(self, ledger: Any, is_crowded: Callable[[], bool]) -> None:
-        if self.lease.lost is not None:
-            raise LeaseHeld(f"{self.lease.lost} took over this output; this run stops")
+        self._refuse_without_lease()
         now = self._clock()
         idle = now - self._last
         if self._reason is not None:

@@ -5,6 +5,7 @@ Ray Data.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -53,11 +54,13 @@ def _damages(claims: list[Claim]) -> dict[str, str]:
 
 
 def _chunks(output: str) -> Iterator[list[Claim]]:
-    table = manifest.current(output)
-    for start in range(0, len(table), _CLAIMS_PER_TASK):
-        rows = table.slice(start, _CLAIMS_PER_TASK).to_pylist()
-        yield [
-            Claim(row["item_id"], row["sr_uri"], row["output_bytes"], row["output_sha256"])
-            for row in rows
-            if row["status"] == DONE
-        ]
+    claims = _claims(output)
+    while chunk := list(islice(claims, _CLAIMS_PER_TASK)):
+        yield chunk
+
+
+def _claims(output: str) -> Iterator[Claim]:
+    for table in manifest.stream_current(output, ("status", "item_id", "sr_uri", "output_bytes", "output_sha256")):
+        for status, *claim in zip(*table.to_pydict().values(), strict=True):
+            if status == DONE:
+                yield Claim(*claim)

@@ -126,8 +126,9 @@ def catalog(path: Path) -> str:
         encode={"format": "png"},
         model_id="m",
         retry_failed="transient",
+        wave_items=10**6,
         warn=lambda _: None,
-    )
+    ).plan(0)
     return f"{len(made.todo)} to do, {len(made.invalid)} failed rows"
 
 

@@ -108,8 +108,9 @@ def plan_of(folder: Path, rows: list[dict[str, object]], **limits: Any) -> Plan:
         encode={"format": "png"},
         model_id="m",
         retry_failed="transient",
+        wave_items=10**6,
         warn=lambda _: None,
-    )
+    ).plan(0)
 
 
 ROWS: list[tuple[dict[str, object], str]] = [

@@ -102,6 +102,18 @@ def test_a_lost_lease_ends_the_run() -> None:
         list(overseer(lost="run other on host").units(slow(), FakeLedger()))
 
 
+def test_between_two_waves_nothing_new_is_begun_after_a_signal_or_without_the_lease() -> None:
+    overseer().check()
+    with pytest.raises(LeaseHeld, match="run other on host took over"):
+        overseer(lost="run other on host").check()
+    with listening() as stop:
+        stop.listen(draining=True)
+        between = overseer(stop)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(NotFinished, match="SIGTERM came; run again"):
+            between.check()
+
+
 def test_a_run_without_progress_gives_up_and_says_what_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = SimpleNamespace(at_work=SimpleNamespace(remote=lambda: ["restore: 3 items for 99 s"]))
     monkeypatch.setattr("pipeline.flow.oversee.ray.get", lambda value, timeout: value)
