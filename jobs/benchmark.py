@@ -4,6 +4,7 @@
     python jobs/benchmark.py engine --full --weights usrnet_tiny.pth --kernels k.npz#table1 --images FOLDER
     python jobs/benchmark.py pipeline overhead --root s3://bucket/prefix    (pipeline: also each file format)
     python jobs/benchmark.py prior context memory    what one pass costs, how far windows see, what they take
+    python jobs/benchmark.py planning                what the driver of a large archive takes, in one wave and in more
     python -m jobs.benchmark device                  speed, exactness and memory on this machine's GPU
     python -m jobs.benchmark engine                  from a checkout where only torch and numpy are
 
@@ -15,6 +16,7 @@ import argparse
 import itertools
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -126,6 +128,20 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
     for name, mib in found.items():
         print(f"{name:16} {mib:8.0f} MiB above the imports", flush=True)
     return {"peak_rss_mib": found}
+
+
+def measure_planning(args: argparse.Namespace) -> dict[str, Any]:
+    """In a temporary folder; `--items` in one wave and in ten instead of the usual sizes."""
+    from pipeline.bench import planning
+
+    cases = [(args.items, 1), (args.items, 10)] if args.items else planning.CASES
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for items, waves in cases:
+            for done in (0.0, 1.0):
+                found.append(planning.measured(Path(folder), items, waves, done))
+                print(json.dumps(found[-1]), flush=True)
+    return {"planning": found}
 
 
 def measure_device(args: argparse.Namespace) -> dict[str, Any]:
@@ -244,6 +260,7 @@ PARTS = {
     "pipeline": measure_pipeline,
     "overhead": measure_overhead,
     "memory": measure_memory,
+    "planning": measure_planning,
     "device": measure_device,
 }
 
