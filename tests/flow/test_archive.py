@@ -187,6 +187,46 @@ def test_verifying_restores_what_vanished_or_was_altered_and_nothing_else(restor
     }
 
 
+def test_a_run_in_waves_gives_what_a_run_in_one_gives(
+    tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bad rows, doubles of ids and of output keys among them, and one image too large for the usual path."""
+    catalog = make_archive(str(tmp_path), tmp_path / "scratch")
+    lines = storage.read_bytes(catalog).decode().splitlines()
+    doubles = [f"a/one.png,{n % 3 + 1},0,delta,key-{n}" for n in range(6)] + ["five.tif,2,0,delta,bad-3"]
+    storage.write_bytes(catalog, "\n".join([*lines, *doubles]).encode())
+    settings = ("restore.unit_items=1", "restore.whole_megapixels=0.006")
+    plans: list[int] = []
+    restored = archive._restored
+    monkeypatch.setattr(
+        archive, "_restored", lambda c, plan, *more: plans.append(len(plan.todo)) or restored(c, plan, *more)
+    )
+    one = run(catalog, str(tmp_path / "one"), weights, *settings)
+    assert plans == [one.attempted - one.failures["duplicate-output"] - one.failures["duplicate-id"] - 7]
+    said: list[str] = []
+    several = archive.restore_archive(
+        config(catalog, str(tmp_path / "several"), weights, *settings, "run.wave_items=9"), said.append
+    )
+    assert len(plans) == 1 + 3, "each of three waves has work"
+    assert sum(plans[1:]) == plans[0]
+    assert any("in 3 waves" in line for line in said)
+    told = ("catalog_items", "already_done", "waiting", "done", "failures", "flagged", "missing", "finished")
+    assert [vars(one)[name] for name in told] == [vars(several)[name] for name in told]
+    assert one.failures.items() >= {"duplicate-output": 6, "duplicate-id": 1}.items()
+    assert timeless(tmp_path / "several") == timeless(tmp_path / "one")
+    again = run(catalog, str(tmp_path / "several"), weights, *settings, "run.wave_items=9")
+    assert (again.done, again.failed, again.already_done) == (0, 0, one.done)
+
+
+def timeless(output: Path) -> dict[str, dict[str, object]]:
+    """The manifest's rows without times, run, and the place of the output."""
+    changing = {"run_id", "written_at", "seconds_read", "seconds_restore", "seconds_write"}
+    return {
+        item: {k: str(v).replace(str(output), "") for k, v in row.items() if k not in changing}
+        for item, row in rows_of(str(output)).items()
+    }
+
+
 def test_one_changed_sigma_restores_just_that_item(s3_prefix: str, weights: str, tmp_path: Path) -> None:
     catalog, output = make_archive(s3_prefix, tmp_path / "scratch"), uris.join(s3_prefix, "out")
     run(catalog, output, weights)

@@ -77,6 +77,13 @@ def test_counts_are_exact_bytes_near_and_nothing_is_written(tmp_path: Path) -> N
     assert by_manifest.measured == f"run {summary.run_id}, 30 items"
     assert by_manifest.seconds_restore == pytest.approx(sum(row["seconds_restore"] for row in rows), rel=0.5)
 
+    waves = configured(tmp_path, "plan.rates=manifest", "encode.format=tiff", "run.wave_items=9")
+    in_waves, timed = forecast_archive(waves, say=lambda _: None), ("seconds", "seconds_startup", "device_hours")
+    for name, expected in vars(by_manifest).items():
+        if name not in timed:
+            found = vars(in_waves)[name]
+            assert found == (pytest.approx(expected) if isinstance(expected, float) else expected), name
+
 
 def test_a_manifest_without_these_weights_is_refused(tmp_path: Path) -> None:
     write_archive(tmp_path, 1)

@@ -24,6 +24,7 @@ from pipeline import uris
 from pipeline.data import manifest, storage
 from pipeline.model.checkpoint import save_safetensors
 from pipeline.model.usrnet import Architecture
+from pipeline.plan import bucket_of
 from pipeline.training.loop import initial_usrnet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,19 +129,25 @@ def read_with_duckdb(output: str) -> list[tuple[str, str, str | None, str]]:
 
 
 @pytest.mark.slow
-def test_killed_half_way_the_next_run_restores_only_what_was_missing(tmp_path: Path, weights: str) -> None:
+@pytest.mark.parametrize(("wave_items", "parts"), [(10**6, 4), (14, 17)], ids=["one wave", "in the second of three"])
+def test_killed_half_way_the_next_run_restores_only_what_was_missing(
+    tmp_path: Path, weights: str, wave_items: int, parts: int
+) -> None:
     catalog, output = write_archive(str(tmp_path / "lr"), 40, width=40, height=40), str(tmp_path / "out")
     settings = (f"catalog={catalog}", f"output={output}", f"model.weights={weights}")
-    settings += ("restore.unit_items=2", "run.lease_seconds=3")
+    settings += ("restore.unit_items=1", "run.lease_seconds=3", f"run.wave_items={wave_items}")
     process = subprocess.Popen(
         [sys.executable, JOB, *settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    wait_for_parts(output, 4)
+    wait_for_parts(output, parts)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     kill_leftovers(process.pid)
     before = manifest.read(output).to_pylist()
     assert 0 < len(before) < 40
+    if wave_items < 40:
+        first = {f"good-{n}" for n in range(40) if bucket_of(f"good-{n}", 3) == 0}
+        assert first < {row["item_id"] for row in before}, "the first wave is through and the second is not"
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "images").rglob("*.png")}
     shown = job(*settings)
     assert shown.returncode == 0, shown.stderr
