@@ -126,6 +126,7 @@ def invalid_outcome(error: ItemError, item_id: str, *, uri: str, work_id: str, s
 
 SAME = "same"  # the format that keeps that of the item's name
 SAME_ENDING = ".*"
+LARGE_ENDING = ".tif"  # of images that are restored by windows, whatever the format of the others
 ENDINGS = {
     "png": (".png",),
     "tiff": (".tif", ".tiff"),
@@ -158,10 +159,16 @@ def _refuse_doubles(entry: Item | Outcome, number: int, taken: _Taken, ending: s
         return _double(entry, error, f"{entry.item_id}#row-{number + 1}")
     taken.ids.add(entry.item_id)
     if isinstance(entry, Item):
-        key = output_key(entry, ending)
-        if (first := taken.keys.setdefault(key, entry.item_id)) != entry.item_id:
-            error = ItemError("duplicate-output", f"{entry.item_id!r} would overwrite the output {key!r} of {first!r}")
-            return _double(entry, error, entry.item_id)
+        keys = output_key(entry, ending), output_key(entry, LARGE_ENDING)  # which of them, its size decides later
+        for key in keys:
+            if (first := taken.keys.setdefault(key, entry.item_id)) != entry.item_id:
+                words = (
+                    f"{entry.item_id!r} would (as a large image, or beside one) overwrite"
+                    if key != keys[0]
+                    else (f"{entry.item_id!r} would overwrite")
+                )
+                error = ItemError("duplicate-output", f"{words} the output {key!r} of {first!r}")
+                return _double(entry, error, entry.item_id)
     return entry
 
 

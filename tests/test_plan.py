@@ -96,6 +96,15 @@ def test_two_items_never_share_an_output_key() -> None:
     assert first.item_id in (made.invalid[0].error or "")
 
 
+@pytest.mark.parametrize("names", [("a.png", "a.png.tif"), ("scan.tif", "scan")])
+def test_two_items_that_share_an_output_if_one_is_large_are_not_both_restored(names: tuple[str, str]) -> None:
+    first, second = map(item, names)
+    made = plan([first, second])
+    assert made.todo == [first]
+    assert made.invalid[0].error_code == "duplicate-output"
+    assert "as a large image" in (made.invalid[0].error or "")
+
+
 def test_output_keys_mirror_the_input_and_append_a_new_ending() -> None:
     assert output_key(item("x/a.png"), ".png") == "x/a.png"
     assert output_key(item("x/a.JPG"), ".png") == "x/a.JPG.png"

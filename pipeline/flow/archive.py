@@ -61,6 +61,7 @@ def _version(package: str) -> str:
 
 
 SOFTWARE = f"unfold {_version('unfold')}"
+_HANGS = 3  # time limits: a unit's, then its item's alone, and the worker's start between them
 _ROWS_PER_PART = 10_000  # of invalid items: no images in these rows, so a part may hold many
 
 
@@ -97,12 +98,22 @@ def restore_archive(
         prepare()
         if verify:
             cluster_ends.enter_context(cluster.joined(say, config.run.metrics_port))
-            where = cluster.task_resources(config.run.task_resource)
-            forget_altered(config.output, cpus=config.read.cpus, resources=where, say=say)
+            stop.listen(draining=False)
+            _verify(config, say)
         _run(config, summary, weights, started, _overseer(config, stop, lease), cluster_ends, say)
     if summary.missing:
         raise NotFinished(f"{summary.missing} items came out of the flow without an outcome; run again")
     return summary
+
+
+def _verify(config: UpscaleConfig, say: Callable[[str], None]) -> None:
+    where = cluster.task_resources(config.run.task_resource)
+    try:
+        forget_altered(config.output, cpus=config.read.cpus, resources=where, say=say)
+    except (ray.exceptions.RayError, StorageError) as error:
+        if _is_a_bug(error):
+            raise
+        raise NotFinished(f"the outputs could not all be verified; run again: {error}") from error
 
 
 @contextmanager
@@ -152,8 +163,14 @@ def _overseer(config: UpscaleConfig, stop: Stop, lease: Lease) -> Overseer:
         lease=lease,
         breaker=Breaker(config.run.breaker_share, config.run.breaker_items),
         drain_seconds=config.run.drain_seconds,
-        stall_seconds=config.run.stall_seconds,
+        stall_seconds=_stall_seconds(config),
     )
+
+
+def _stall_seconds(config: UpscaleConfig) -> float:
+    """Long enough for a hanging item to be found, tried alone and failed."""
+    longest = max(config.read.seconds, config.restore.seconds, config.write.seconds)
+    return config.run.stall_seconds or _HANGS * longest
 
 
 def load_weights(uri: str | None, key: str = "model.weights") -> tuple[bytes, str]:
@@ -244,10 +261,9 @@ def _outcomes(
             if overseer.breaker.tripped in OF_THE_STORE:
                 with suppress(StorageError):  # then the rows stay, as failed by what ended the run
                     upkeep.take_back(config.output, run_id, overseer.breaker.tripped)
-    if plan.todo or plan.invalid:
-        manifest.settle(config.output)
-        if upkeep.needs_compaction(config.output):
-            upkeep.compact(config.output)
+    manifest.settle(config.output)  # also after a run that had nothing to do: the last one may have been killed
+    if (plan.todo or plan.invalid) and upkeep.needs_compaction(config.output):
+        upkeep.compact(config.output)
 
 
 def place(config: UpscaleConfig, own: bool, say: Callable[[str], None]) -> Placement:

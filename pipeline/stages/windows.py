@@ -26,7 +26,7 @@ from pipeline.data.tiff import TiffWriter
 from pipeline.data.windows import TiledRows, WindowSource, open_windows, scratch_bytes
 from pipeline.errors import ItemError
 from pipeline.measure.noise import estimate_sigma
-from pipeline.plan import output_key
+from pipeline.plan import LARGE_ENDING, output_key
 from pipeline.records import DONE, Degradation, Item, Picture, Work
 from pipeline.stages.account import accounted
 from pipeline.stages.guard import guarded
@@ -108,7 +108,7 @@ def _restore(
         sigma = _estimated(source) if item.sigma is None else item.sigma
         degradation = Degradation(kernel, item.scale, sigma)
         account = _write(source, degradation, item, restorer, folder / "sr", encoding, note)
-    uri = uris.join(place.output, "images", output_key(item, ".tif"))
+    uri = uris.join(place.output, "images", output_key(item, LARGE_ENDING))
     storage.upload(str(folder / "sr"), uri)
     outcome = replace(
         accounted(work.outcome, account, replace(item, sigma=sigma)),
