@@ -55,6 +55,14 @@ def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
         yield "schedule", cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
+def submitters(manifests: list[Manifest]) -> list[dict[str, str]]:
+    """The labels of the pods that submit; KubeRay adds none to those of its Jobs."""
+    templates = [job["submitterPodTemplate"] for job in jobs_of(manifests)]
+    schedules = [cron["spec"]["jobTemplate"]["spec"]["template"] for cron in of_kind(manifests, "CronJob")]
+    templates += [one for one in schedules if "RAY_API_SERVER_ADDRESS" in yaml.safe_dump(one["spec"])]
+    return [template.get("metadata", {}).get("labels", {}) for template in templates]
+
+
 def settings(manifests: list[Manifest], folder: Path) -> NightlyConfig:
     (config,) = [m for m in of_kind(manifests, "ConfigMap") if m["metadata"]["name"] == "unfold-settings"]
     file = folder / Path(SETTINGS).name
@@ -290,6 +298,17 @@ def test_clusters_ask_for_a_token_and_ports_are_those_let_through(overlay: str, 
     assert open_to_others == {named["dashboard"], named["metrics"]}
     for group in groups(manifests).values():
         assert group["template"]["metadata"]["annotations"]["prometheus.io/port"] == str(named["metrics"])
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_pod_that_submits_is_let_to_the_job_server(overlay: str, rendered: Render) -> None:
+    manifests = rendered(overlay)
+    (policy,) = of_kind(manifests, "NetworkPolicy")
+    (rule,) = [rule for rule in policy["spec"]["ingress"] if {"port": 8265, "protocol": "TCP"} in rule.get("ports", ())]
+    wanted = [peer["podSelector"]["matchLabels"] for peer in rule["from"] if "podSelector" in peer]
+    made = submitters(manifests)
+    assert made
+    assert all(any(labels.items() <= own.items() for labels in wanted) for own in made)
 
 
 def test_kueue_admits_what_is_suspended(tmp_path: Path, rendered: Render, complaints: Judge) -> None:
