@@ -40,7 +40,7 @@ class Api(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answers)
         self.objects: dict[str, dict[str, Any]] = {"unfold-restore": json.loads(json.dumps(TEMPLATE))}
         self.jobs = {JOB: "the schedule's"}
-        self.ends, self.made, self.looks, self.down = ends, 0, 0, 0
+        self.ends, self.made, self.looks, self.down, self.refusal = ends, 0, 0, 0, ""
 
     def submitted(self, name: str) -> bool:
         """Whether the operator can submit the RayJob."""
@@ -65,6 +65,8 @@ class _Answers(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         assert self.headers["Authorization"] == "Bearer token"
         assert self.path == PREFIX
+        if self.server.refusal:
+            return self._answer(403, {"message": self.server.refusal})
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.made += 1
         self.server.objects[body["metadata"]["name"]] = body
@@ -119,10 +121,20 @@ def test_it_copies_the_template_once_and_owns_nothing_of_it(api: Api, tmp_path: 
     assert api.made == 1
 
 
-def test_a_queue_admits_its_jobs_itself(api: Api, tmp_path: Path) -> None:
-    api.objects["unfold-restore"]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "unfold"
+def test_a_queue_admits_its_jobs_and_not_their_template(api: Api, tmp_path: Path) -> None:
+    api.objects["unfold-restore"]["metadata"]["annotations"] = {"unfold/queue": "unfold"}
     assert fire(api, tmp_path).returncode == 0
-    assert api.objects[RUN]["spec"]["suspend"] is True
+    made = api.objects[RUN]
+    assert made["spec"]["suspend"] is True
+    assert made["metadata"]["labels"] == {"a": "b", "kueue.x-k8s.io/queue-name": "unfold"}
+    assert made["metadata"]["annotations"] == {"kueue.x-k8s.io/elastic-job": "true"}
+
+
+def test_what_the_api_server_says_against_a_job_is_told(api: Api, tmp_path: Path) -> None:
+    api.refusal = "only when workload slicing is enabled"
+    shown = fire(api, tmp_path)
+    assert shown.returncode != 0
+    assert api.refusal in shown.stdout
 
 
 @pytest.mark.parametrize("length", [1, 42, 43, 44, 63])

@@ -3,6 +3,7 @@
 import copy
 import shlex
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ from pipeline.config.load import load_config
 from pipeline.config.nightly import NightlyConfig
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "deploy" / "k8s" / "components" / "cronjob"))
+
+import create_rayjob
+
 OVERLAYS = sorted(folder.name for folder in (ROOT / "deploy" / "k8s" / "overlays").iterdir())
 CLOUDS = [name for name in OVERLAYS if name.startswith("cloud")]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -311,7 +316,9 @@ def test_every_pod_that_submits_is_let_to_the_job_server(overlay: str, rendered:
     assert all(any(labels.items() <= own.items() for labels in wanted) for own in made)
 
 
-def test_kueue_admits_what_is_suspended(tmp_path: Path, rendered: Render, complaints: Judge) -> None:
+def test_kueue_admits_the_copies_of_the_template_and_not_the_template(
+    tmp_path: Path, rendered: Render, complaints: Judge
+) -> None:
     assert rendered("cloud"), "kubectl is there"
     (tmp_path / "k8s").symlink_to(ROOT / "deploy" / "k8s")
     (tmp_path / "kustomization.yaml").write_text(
@@ -320,7 +327,13 @@ def test_kueue_admits_what_is_suspended(tmp_path: Path, rendered: Render, compla
     )
     command = ["kubectl", "kustomize", "--load-restrictor", "LoadRestrictionsNone", str(tmp_path)]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (job,) = of_kind(list(yaml.safe_load_all(shown)), "RayJob")
-    assert complaints(job) == []
-    assert job["spec"]["suspend"]
-    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "unfold"
+    (template,) = of_kind(list(yaml.safe_load_all(shown)), "RayJob")
+    made = create_rayjob.copy(template, "unfold-nightly-1", "uid")
+    for job in (template, made):
+        assert complaints(job) == []
+        assert job["spec"]["suspend"]
+    assert "kueue" not in yaml.safe_dump(template["metadata"]), "or it would be admitted"
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "unfold"
+    assert made["spec"]["rayClusterSpec"]["enableInTreeAutoscaling"]
+    assert made["metadata"]["annotations"] == {"kueue.x-k8s.io/elastic-job": "true"}, "or Kueue refuses one that grows"
+    assert made["spec"]["shutdownAfterJobFinishes"], "as Kueue asks"

@@ -22,7 +22,7 @@ from typing import Any
 ACCOUNT = Path(os.environ.get("ACCOUNT_FOLDER", "/var/run/secrets/kubernetes.io/serviceaccount"))
 SERVER = os.environ.get("KUBERNETES_API", "https://kubernetes.default.svc")
 LOOK_EVERY_S = float(os.environ.get("LOOK_EVERY_SECONDS", "15"))
-QUEUE = "kueue.x-k8s.io/queue-name"
+QUEUE = "unfold/queue"  # annotation of the template: the LocalQueue of Kueue that admits what is made of it
 MOST_FAILED_LOOKS = 40  # ten minutes without an API server
 LONGEST_NAME = 47  # of a RayJob, which KubeRay makes longer names of
 
@@ -51,11 +51,16 @@ def copy(template: dict[str, Any], job: str, uid: str) -> dict[str, Any]:
         raise SystemExit("there is no such RayJob to copy; apply the overlay again")
     labels = {key: text for key, text in template["metadata"].get("labels", {}).items() if key != "unfold/template"}
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": uid, "blockOwnerDeletion": False}
+    made = {"name": named_after(job), "labels": labels, "ownerReferences": [owner]}
+    queue = template["metadata"].get("annotations", {}).get(QUEUE)
+    if queue:
+        labels["kueue.x-k8s.io/queue-name"] = queue
+        made["annotations"] = {"kueue.x-k8s.io/elastic-job": "true"}  # for its cluster grows
     return {
         "apiVersion": template["apiVersion"],
         "kind": template["kind"],
-        "metadata": {"name": named_after(job), "labels": labels, "ownerReferences": [owner]},
-        "spec": {**template["spec"], "suspend": QUEUE in labels},
+        "metadata": made,
+        "spec": {**template["spec"], "suspend": queue is not None},
     }
 
 
@@ -96,6 +101,7 @@ def call(method: str, name: str, body: dict[str, Any] | None = None) -> dict[str
     except urllib.error.HTTPError as error:
         if (method, error.code) in (("GET", 404), ("POST", 409)):
             return None
+        print(f"{method} {name}: {error.code} {error.read().decode(errors='replace')}", flush=True)
         raise
 
 
