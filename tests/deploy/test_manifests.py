@@ -72,6 +72,15 @@ def submitters(manifests: list[Manifest]) -> list[dict[str, str]]:
     return [template.get("metadata", {}).get("labels", {}) for template in templates]
 
 
+def mounted(manifests: list[Manifest], pod: Manifest, folder: str) -> dict[str, str]:
+    """The files that the pod's first container finds in the folder."""
+    (name,) = [mount["name"] for mount in pod["containers"][0]["volumeMounts"] if mount["mountPath"] == folder]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == name]
+    configs = {config["metadata"]["name"]: config["data"] for config in of_kind(manifests, "ConfigMap")}
+    files: dict[str, str] = configs[volume["configMap"]["name"]]
+    return files
+
+
 def settings(manifests: list[Manifest], folder: Path) -> NightlyConfig:
     (config,) = [m for m in of_kind(manifests, "ConfigMap") if m["metadata"]["name"] == "unfold-settings"]
     file = folder / Path(SETTINGS).name
@@ -168,22 +177,23 @@ def test_programs_settings_and_scripts_are_there(overlay: str, rendered: Render,
     manifests = rendered(overlay)
     commands = [shlex.split(job["entrypoint"]) for job in jobs_of(manifests)]
     for cron in of_kind(manifests, "CronJob"):
-        (container,) = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-        commands.append([*container["command"], *container.get("args", ())])
-    assert commands
-    for command in commands:
-        program = command[command.index("python") + 1]
-        if program.startswith("/schedule/"):
-            scripts = [m for m in of_kind(manifests, "ConfigMap") if m["metadata"]["name"] == "unfold-schedule"]
-            assert Path(program).name in scripts[0]["data"]
-            assert command[-1] in [job["metadata"]["name"] for job in of_kind(manifests, "RayJob")]
+        pod = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        python, script, *rest = [*container["command"], *container.get("args", ())]
+        assert python == "python"
+        assert Path(script).name in mounted(manifests, pod, str(Path(script).parent))
+        if rest[0] == "python":
+            commands.append(rest)
         else:
-            assert (ROOT / program).is_file()
-            assert command[-2:] == ["--config", SETTINGS]
+            assert rest == [job["metadata"]["name"] for job in of_kind(manifests, "RayJob")]
+    assert commands
+    for python, program, *options in commands:
+        assert python == "python"
+        assert (ROOT / program).is_file()
+        assert options == ["--config", SETTINGS]
     settings(manifests, tmp_path)
     head = groups(manifests)["head"]["template"]["spec"]
-    assert {"name": "settings", "configMap": {"name": "unfold-settings"}} in head["volumes"]
-    assert "/etc/unfold" in [mount["mountPath"] for mount in head["containers"][0]["volumeMounts"]]
+    assert Path(SETTINGS).name in mounted(manifests, head, str(Path(SETTINGS).parent))
     for _, pod in pods(manifests):
         assert {c.get("workingDir", "/app") for c in pod["containers"]} == {"/app"}, "where the Dockerfile puts jobs/"
 
