@@ -5,8 +5,10 @@
 A node is a raylet with one CPU whose processes may use one core only; the head has no CPU and may use
 any core, as may the driver, so with two nodes they take their time from the replicas. Every replica
 restores with one thread. Each node reads, restores and writes for itself, to a folder. Images a second
-are counted from the moment when every replica has finished an image to the last row of the manifest, so
-that starting is apart. It fails unless the median pair reaches 1.8.
+are counted in the manifest, from the row by which as many images are written as there are replicas to the
+last row, so that starting is mostly apart. Rows do not say which replica they are of: one that starts later
+than the other makes the figure of two hosts lower, never higher. Ray may put both replicas on one node;
+such a run is told and made again. It fails unless the median pair reaches 1.8.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from pipeline.bench.feeding import make_archive
 from pipeline.data import manifest
 
 WANTED = 1.8
+TRIES = 5  # to have each replica on a node of its own
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,16 @@ def main() -> int:
 
 
 def measured(hosts: int, catalog: str, output: str) -> Speed:
+    for number in range(TRIES):
+        wall, cores = restored(hosts, catalog, f"{output}-{number}")
+        if len(cores) == hosts:
+            return speed(hosts, f"{output}-{number}", wall, cores)
+        print(f"not counted: {hosts} replicas on the cores {cores}", flush=True)
+    raise SystemExit(f"{hosts} replicas were on one node {TRIES} times")
+
+
+def restored(hosts: int, catalog: str, output: str) -> tuple[float, list[list[int]]]:
+    """Seconds of a job, and the cores that its replicas could use."""
     with cluster({"PYTHONPATH": str(ROOT)}) as nodes:
         nodes.start_head("--include-dashboard=false")
         for core in range(hosts):
@@ -75,10 +88,9 @@ def measured(hosts: int, catalog: str, output: str) -> Speed:
         while job.process.poll() is None:
             cores |= replicas_cores(nodes)
             time.sleep(2)
-        wall = time.perf_counter() - began
-        if job.ended() or len(cores) != hosts:
-            raise SystemExit(f"the job ended with {job.ended()}, with replicas on {cores}: {job.said()}")
-    return speed(hosts, output, wall, sorted(map(list, cores)))
+        if job.ended():
+            raise SystemExit(f"the job ended with {job.ended()}: {job.said()}")
+        return time.perf_counter() - began, sorted(map(list, cores))
 
 
 def started(nodes: Nodes, hosts: int, catalog: str, output: str) -> Job:
@@ -99,7 +111,7 @@ def replicas_cores(nodes: Nodes) -> set[tuple[int, ...]]:
 
 
 def speed(hosts: int, output: str, wall: float, cores: list[list[int]]) -> Speed:
-    """From the manifest's times of writing; the first image of each replica is its start."""
+    """From the manifest's times of writing; the first images, as many as replicas, are the start."""
     rows = manifest.current(output)
     assert set(rows["status"].to_pylist()) == {"done"}
     written = sorted(moment.timestamp() for moment in rows["written_at"].to_pylist())
