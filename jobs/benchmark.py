@@ -8,7 +8,7 @@
     python -m jobs.benchmark engine                  from a checkout where only torch and numpy are
 
 Every speed is a ratio against a baseline measured in the same run (pipeline/bench/baseline.py).
-`--out FILE` writes everything as JSON, with machine, versions and commit.
+`--out FILE` writes everything as JSON, with machine, versions, commit and arguments.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     args = parse(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
-    found: dict[str, Any] = {"machine": facts()}
+    found: dict[str, Any] = {"machine": facts(), "arguments": arguments(args)}
     for part in args.parts:
         found[part] = PARTS[part](args)
     if args.out:
@@ -71,6 +71,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     return parser.parse_args(list(argv))
+
+
+def arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """All of them, the defaults too, as JSON has them."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
 
 
 def measure_engine(args: argparse.Namespace) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pipeline.bench.pictures import drawn
 from pipeline.config.load import load_config
 from pipeline.config.upscale import UpscaleConfig
 from pipeline.data import images, storage
-from pipeline.errors import ItemError
+from pipeline.errors import ConfigError, ItemError
 from pipeline.flow import archive, cluster, graph
 from pipeline.flow.replica import Replica
 from pipeline.model.checkpoint import load_usrnet
@@ -83,10 +83,12 @@ def prepare(catalog: str, output: str, *overrides: str) -> Prepared:
 
 
 def run(prepared: Prepared, replica: type[Replica] = Replica) -> Flow:
-    """The archive through the flow."""
+    """The archive through the flow. Raises `ConfigError` on a cluster not its own: its CPU time is not seen."""
     settings = archive.settings(prepared.config, prepared.plan, prepared.weights, "benchmark")
     begin = time.perf_counter()
-    with cluster.joined():
+    with cluster.joined() as own:
+        if not own:
+            raise ConfigError("RAY_ADDRESS names a cluster whose workers' CPU time is not seen from here; unset it")
         placement = archive.place(prepared.config, True, print)
         stream = graph.outcomes(prepared.units, settings, placement, replica=replica)
         first = _done(next(stream))
