@@ -250,9 +250,12 @@ def _outcomes(
             }
             metrics = Metrics(len(plan.todo), placement)
             flow = _restored(config, plan, weights, run_id, placement, ledger)
-            for unit in overseer.units(flow, ledger, cluster.Crowding(placement)):
-                metrics.add(unit)
-                yield unit
+            try:
+                for unit in overseer.units(flow, ledger, cluster.Crowding(placement), metrics.look):
+                    metrics.add(unit)
+                    yield unit
+            finally:
+                metrics.end()
         except (ray.exceptions.RayError, StorageError) as error:
             if _is_a_bug(error):
                 raise

@@ -2,7 +2,8 @@
 
 survey     catalog minus what is done, as the run itself does it
 sizes      width and height from the headers of images where the catalog has none, in parallel
-measure    a few work units on the cluster, or the manifest's newest run
+units      what the run will cut of the items, and the images that it will restore by windows
+measure    parts of a few of them on the cluster, or the manifest's newest run
 forecast   pure: pipeline.forecast
 """
 
@@ -10,6 +11,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from time import monotonic
 from typing import Any
 
@@ -25,12 +27,13 @@ from pipeline.flow import archive, cluster
 from pipeline.flow.calibrate import calibrated
 from pipeline.flow.cluster import Placement
 from pipeline.forecast import Forecast, Machines, Measurement, Sample, bites, by_code, forecast
-from pipeline.plan import Plan, cut_units
+from pipeline.plan import Plan, split_by_size
 from pipeline.records import DONE, Item
 
 _PEEKS = 32  # at once: each waits for a few kilobytes
 _BATCH_PIXELS = 2e6  # HR pixels that a replica restores at once, unless one image has more
 _BITE_ON_CPU = 5e5  # HR pixels of one measurement: seconds on a core, and batches gain nothing there
+_MOST_AT_ONCE = 8  # replicas measured side by side: enough to see what neighbours cost
 
 
 def forecast_archive(config: UpscaleConfig, say: Callable[[str], None] = print) -> Forecast:
@@ -49,16 +52,17 @@ def forecast_archive(config: UpscaleConfig, say: Callable[[str], None] = print) 
     )
     if not plan.todo:
         return result
-    items = _sized(plan.todo, result)
+    units, large = _units(config, plan.todo, _sized(plan.todo, result))
+    result.whole_megapixels = config.restore.whole_megapixels
     begin = monotonic()
     with cluster.joined(say) as own:
         joining = monotonic() - begin
         placement = archive.place(config, own, say)
-        measurement = _measurement(config, plan, items, weights, model_id, placement)
+        measurement = _measurement(config, plan, units, large, weights, model_id, placement)
         machines = _machines(config, placement)
     startup = measurement.startup_seconds + planning + (joining if measurement.alone else 0.0)
     measurement = replace(measurement, startup_seconds=startup)
-    return forecast(result, items, measurement, machines, config.plan.price_per_hour)
+    return forecast(result, units, large, measurement, machines, config.plan.price_per_hour)
 
 
 def as_json(result: Forecast) -> str:
@@ -77,6 +81,19 @@ def _sized(items: list[Item], result: Forecast) -> list[Item]:
     return sound
 
 
+def _units(config: UpscaleConfig, todo: list[Item], sound: list[Item]) -> tuple[list[list[Item]], list[Item]]:
+    """Work units as the run cuts them, which knows the catalog's sizes only; and what goes by windows.
+
+    sound: those of `todo` that can be restored, with their sizes; a large one leaves its unit when it is read.
+    """
+    most = config.restore.whole_megapixels * 1e6
+    whole, large = split_by_size(sound, most)
+    known = {item.item_id: item for item in whole}
+    planned = archive.units_of(config, split_by_size(todo, most)[0])
+    units = [[known[item.item_id] for item in unit if item.item_id in known] for unit in planned]
+    return [unit for unit in units if unit], large
+
+
 def _peeked(item: Item) -> Item | ItemError:
     """A storage that does not answer is no property of the item: then the size stays unknown."""
     if item.width and item.height:
@@ -92,17 +109,33 @@ def _peeked(item: Item) -> Item | ItemError:
 
 
 def _measurement(
-    config: UpscaleConfig, plan: Plan, items: list[Item], weights: bytes, model_id: str, placement: Placement
+    config: UpscaleConfig,
+    plan: Plan,
+    units: list[list[Item]],
+    large: list[Item],
+    weights: bytes,
+    model_id: str,
+    placement: Placement,
 ) -> Measurement:
     if config.plan.rates == "manifest":
-        return _from_manifest(config.output, model_id, placement)
-    units = cut_units(items, megapixels=config.restore.unit_megapixels, most_items=config.restore.unit_items)
+        return _from_manifest(config.output, model_id, placement, config.restore.whole_megapixels * 1e6)
     settings = archive.settings(config, plan, weights, run_id="plan")
     most = config.restore.unit_megapixels * 1e6 if placement.gpus else _BITE_ON_CPU
-    return calibrated(bites(units, most), settings, placement, budget=config.plan.seconds)
+    at_once = min(_neighbours(placement), max(len(units), len(large)))
+    alike = archive.units_of(config, list(chain.from_iterable(units)))  # where sizes are unknown, the run's hold few
+    wanted = bites(alike, most, large)
+    return calibrated(wanted, settings, placement, at_once=at_once, part=most, budget=config.plan.seconds)
 
 
-def _from_manifest(output: str, model_id: str, placement: Placement) -> Measurement:
+def _neighbours(placement: Placement) -> int:
+    """Replicas that slow each other down: those of one GPU, or of a machine's cores and memory; this many are there."""
+    if placement.gpus:
+        return max(1, int(1 / placement.gpus))
+    cores: float = ray.cluster_resources().get("CPU", 1.0)  # type: ignore[no-untyped-call]
+    return max(1, min(placement.largest, int(cores / placement.cpus), _MOST_AT_ONCE))
+
+
+def _from_manifest(output: str, model_id: str, placement: Placement, whole_pixels: float) -> Measurement:
     """The newest run of these weights on this output."""
     table = manifest.current(output)
     table = table.filter(pc.and_(pc.equal(table["status"], DONE), pc.equal(table["model_id"], model_id)))
@@ -110,7 +143,7 @@ def _from_manifest(output: str, model_id: str, placement: Placement) -> Measurem
         raise ConfigError("plan.rates = manifest: no item was restored here with these weights; use plan.rates=measure")
     run_id = max(table["run_id"].to_pylist())
     rows = table.filter(pc.equal(table["run_id"], run_id)).to_pylist()
-    samples = [_sample(row) for row in rows]
+    samples = [_sample(row, whole_pixels) for row in rows]
     busy = sum(sample.seconds_restore for sample in samples) / placement.largest
     overhead = max(0.0, _run_seconds(output, run_id, busy) - busy)
     return Measurement(f"run {run_id}, {len(samples)} items", samples, alone=False, startup_seconds=overhead)
@@ -123,7 +156,8 @@ def _run_seconds(output: str, run_id: str, otherwise: float) -> float:
         return otherwise
 
 
-def _sample(row: dict[str, Any]) -> Sample:
+def _sample(row: dict[str, Any], whole_pixels: float) -> Sample:
+    channels = 4 if "A" in (row["mode"] or "") else 3
     return Sample(
         scale=row["scale"],
         lr_pixels=float(row["lr_width"] * row["lr_height"]),
@@ -132,6 +166,8 @@ def _sample(row: dict[str, Any]) -> Sample:
         seconds_read=row["seconds_read"] or 0.0,
         seconds_restore=row["seconds_restore"] or 0.0,
         seconds_write=row["seconds_write"] or 0.0,
+        pixel_bytes=channels * (row["bits"] or 8) / 8,
+        windows=row["sr_width"] * row["sr_height"] > whole_pixels,
     )
 
 

@@ -6,7 +6,8 @@
     ray_unfold_queue_items                    items without an outcome yet
     ray_unfold_replicas                       replicas at most
     ray_unfold_busy_share                     share of their time that the replicas restored lately: GPU
-                                              busy where they have GPUs
+                                              busy where they have GPUs; 0 when no unit has come for 15 s
+                                              and thrice the longest unit's time
     ray_unfold_gpu_busy_share                 the same, only where they have GPUs
 
 deploy/watch/ holds a dashboard and a scrape configuration for them. Counters start at 0 with a run.
@@ -22,6 +23,7 @@ from pipeline.measure.stages import STAGES
 from pipeline.records import DONE, Outcome
 
 _WINDOW_S = 15.0  # of the busy share; units of a large archive come in every few seconds
+_LONGEST_UNITS = 3.0  # so long nothing comes, and the replicas count as idle: a unit at work is not seen
 
 
 class Metrics:
@@ -37,6 +39,7 @@ class Metrics:
         self._gpu_busy = Gauge("unfold_gpu_busy_share", "The same, only where replicas have GPUs.")
         self._left, self._placement, self._clock = todo, placement, clock
         self._since, self._worked = clock(), 0.0
+        self._last, self._longest, self._is_idle = self._since, 0.0, False
         self._queue.set(todo)
         self._replicas.set(placement.largest)
 
@@ -50,15 +53,26 @@ class Metrics:
                     self._seconds.inc(seconds, tags={"stage": stage})
         self._left -= len(outcomes)
         self._queue.set(self._left)
-        self._worked += sum(outcome.seconds_restore or 0.0 for outcome in outcomes)
-        self._tell_busy_share()
+        seconds = sum(outcome.seconds_restore or 0.0 for outcome in outcomes)
+        self._worked += seconds
+        self._longest = max(self._longest, seconds)
+        self._last, self._is_idle = self._clock(), False
+        passed = self._last - self._since
+        if passed >= _WINDOW_S:
+            self._tell_busy_share(self._worked / (passed * self._placement.largest))
 
-    def _tell_busy_share(self) -> None:
-        passed = self._clock() - self._since
-        if passed < _WINDOW_S:
-            return
-        share = min(1.0, self._worked / (passed * self._placement.largest))
-        self._busy.set(share)
+    def look(self) -> None:
+        """To be called now and then: a run to which nothing comes any more is not busy."""
+        if not self._is_idle and self._clock() - self._last >= max(_WINDOW_S, _LONGEST_UNITS * self._longest):
+            self.end()
+
+    def end(self) -> None:
+        """Nothing is at work now."""
+        self._is_idle = True
+        self._tell_busy_share(0.0)
+
+    def _tell_busy_share(self, share: float) -> None:
+        self._busy.set(min(1.0, share))
         if self._placement.gpus:
-            self._gpu_busy.set(share)
+            self._gpu_busy.set(min(1.0, share))
         self._since, self._worked = self._clock(), 0.0

@@ -46,7 +46,7 @@ def scraped(port: int, name: str, seconds: float = 60) -> dict[tuple[str, ...], 
 
 
 def test_outcomes_become_counters_and_gauges_that_prometheus_reads(port: int) -> None:
-    now = iter([0.0, 20.0, 20.0, 20.0])
+    now = iter([0.0, 20.0, 20.0])
     told = Metrics(10, PLACEMENT, clock=now.__next__)
     restored = Outcome(
         "a", status=DONE, sr_width=1000, sr_height=500, seconds_read=0.5, seconds_restore=6.0, seconds_write=1.0
@@ -60,6 +60,37 @@ def test_outcomes_become_counters_and_gauges_that_prometheus_reads(port: int) ->
     assert scraped(port, "ray_unfold_replicas") == {(): 2}
     assert scraped(port, "ray_unfold_busy_share") == {(): pytest.approx(0.3)}, "12 s of two replicas' 20 s each"
     assert scraped(port, "ray_unfold_gpu_busy_share") == {(): pytest.approx(0.3)}
+
+
+def busy_shares(port: int, wanted: float, seconds: float = 60) -> set[float]:
+    """Both shares as they are shown, once they are the wanted one or the time is over: they are sent now and then."""
+    end = time.monotonic() + seconds
+    while True:
+        found = {scraped(port, f"ray_unfold_{name}_share")[()] for name in ("busy", "gpu_busy")}
+        if found == {wanted} or time.monotonic() > end:
+            return found
+        time.sleep(0.5)
+
+
+def test_the_busy_share_falls_to_nothing_when_nothing_was_restored_lately(port: int) -> None:
+    now = 0.0
+    told = Metrics(10, PLACEMENT, clock=lambda: now)
+    now = 20.0
+    told.add([Outcome("a", status=DONE, seconds_restore=10.0)])
+    told.look()
+    assert busy_shares(port, 0.25) == {0.25}
+    now = 49.0
+    told.look()
+    time.sleep(8)
+    assert busy_shares(port, 0.25) == {0.25}, "a unit may be at work as long as the last was"
+    now = 50.0
+    told.look()
+    assert busy_shares(port, 0.0) == {0.0}
+    now = 70.0
+    told.add([Outcome("b", status=DONE, seconds_restore=10.0)])
+    assert busy_shares(port, 0.25) == {0.25}, "10 s of two replicas' 20 s each since it was idle"
+    told.end()
+    assert busy_shares(port, 0.0) == {0.0}
 
 
 def test_the_list_of_metrics_is_the_truth(port: int) -> None:
