@@ -210,6 +210,9 @@ def test_settings_fit_the_cluster_and_what_ray_makes_of_exit_codes(
     assert config.restore.gpus == 1, "none is there when the run begins"
     assert config.restore.replicas.max == made["gpu"]["maxReplicas"]
     assert made["gpu"]["minReplicas"] == 0
+    cpus = int(made["tasks"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"])
+    booked = (config.read.tasks or 0) * config.read.cpus + (config.write.tasks or 0) * config.write.cpus
+    assert booked == made["tasks"]["maxReplicas"] * cpus, "as many tasks as all task nodes hold"
     assert [name for name, group in made.items() if config.run.task_resource in group.get("resources", {})] == ["tasks"]
     mounts = made["gpu"]["template"]["spec"]["containers"][0]["volumeMounts"]
     assert config.restore.scratch in [mount["mountPath"] for mount in mounts]
