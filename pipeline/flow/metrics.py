@@ -53,6 +53,7 @@ class Metrics:
                     self._seconds.inc(seconds, tags={"stage": stage})
         self._left -= len(outcomes)
         self._queue.set(self._left)
+        self._replicas.set(self._placement.largest)  # Ray forgets a gauge that is set but once
         seconds = sum(outcome.seconds_restore or 0.0 for outcome in outcomes)
         self._worked += seconds
         self._longest = max(self._longest, seconds)

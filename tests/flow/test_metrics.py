@@ -72,11 +72,12 @@ def busy_shares(port: int, wanted: float, seconds: float = 60) -> set[float]:
         time.sleep(0.5)
 
 
+@pytest.mark.slow
 def test_the_busy_share_falls_to_nothing_when_nothing_was_restored_lately(port: int) -> None:
     now = 0.0
     told = Metrics(10, PLACEMENT, clock=lambda: now)
     now = 20.0
-    told.add([Outcome("a", status=DONE, seconds_restore=10.0)])
+    told.add([Outcome("a", status=DONE, seconds_restore=10.0, sr_width=10, sr_height=10)])
     told.look()
     assert busy_shares(port, 0.25) == {0.25}
     now = 49.0
@@ -87,7 +88,7 @@ def test_the_busy_share_falls_to_nothing_when_nothing_was_restored_lately(port: 
     told.look()
     assert busy_shares(port, 0.0) == {0.0}
     now = 70.0
-    told.add([Outcome("b", status=DONE, seconds_restore=10.0)])
+    told.add([Outcome("b", status=DONE, seconds_restore=10.0, sr_width=10, sr_height=10)])
     assert busy_shares(port, 0.25) == {0.25}, "10 s of two replicas' 20 s each since it was idle"
     told.end()
     assert busy_shares(port, 0.0) == {0.0}
