@@ -123,7 +123,7 @@ def test_the_outer_pixels_are_as_good_as_with_liu_and_jias_margin(reference: Pat
                 found[way].append(outer_psnr(restored(net, extend(lr, *shape), degradation), hr, scale))
     mean = {way: round(float(np.mean(values)), 2) for way, values in found.items()}
     print(f"x{scale} sigma {sigma}: {mean}")
-    assert mean["ours"] > mean["none"] + 3
+    assert mean["ours"] > mean["none"] + 2.5
     assert mean["ours"] > mean["mirrored"]
     assert mean["ours"] > mean["liu-jia"] - 0.15, mean
 
