@@ -124,8 +124,8 @@ def test_a_made_up_picture_is_the_same_however_it_is_read() -> None:
 @pytest.mark.slow
 def test_the_job_writes_what_it_prints(tmp_path: Path) -> None:
     arguments = ["engine", "pipeline", "overhead", "--scales", "2", "--precisions", "fp32", "--turns", "1"]
-    arguments += ["--items", "14", "--root", str(tmp_path / "root"), "--out", str(tmp_path / "b.json")]
-    arguments += ["--settings", "restore.unit_items=4"]
+    arguments += ["--items", "70", "--root", str(tmp_path / "root"), "--out", str(tmp_path / "b.json")]
+    arguments += ["--settings", "restore.unit_megapixels=2"]
     command = [sys.executable, "jobs/benchmark.py", *arguments]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stdout + shown.stderr
