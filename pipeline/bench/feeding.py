@@ -11,7 +11,8 @@ read, restore, write, manifest.
 import csv
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,10 +138,8 @@ def _pictures(unit: list[Item]) -> tuple[list[npt.NDArray[np.uint8]], list[Degra
 
 def _cpu_seconds() -> float:
     """CPU time so far of this process and all that it started, Ray's among them."""
-    return sum(sum(process.cpu_times()[:2]) for process in _family())
-
-
-def _family() -> Iterator[psutil.Process]:
-    here = psutil.Process()
-    yield here
-    yield from here.children(recursive=True)
+    here, seconds = psutil.Process(), 0.0
+    for process in (here, *here.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it ended since it was listed
+            seconds += sum(process.cpu_times()[:2])
+    return seconds

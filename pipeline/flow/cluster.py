@@ -23,8 +23,8 @@ from pipeline.errors import NotFinished
 
 _ANSWERS_WITHIN_S = 10.0
 _TASK_SHARE = 0.001  # of a node's task resource: it says where, never how many
-# One CPU replica a core, as far as memory goes: two of one thread did 30% more images a second than one
-# of two threads, which both wait when one of their cores is wanted elsewhere (docs/engine.md, "Feeding").
+# One CPU replica a core, as far as memory goes: two threads of one replica would both wait when one of their
+# cores is wanted elsewhere (docs/engine.md, "Feeding").
 _MEMORY_PER_REPLICA = 2 * 2**30  # 0.6 GiB of process, up to 1 GiB of batch, pictures on their way
 
 
@@ -89,7 +89,7 @@ def _knock(address: str) -> None:
 
 def unmet(placement: Placement) -> str | None:
     """What the replicas need at least and the cluster does not have now; None when they fit."""
-    resources = _resources()
+    resources = totals()
     for name, each, keys in (
         ("GPU", placement.gpus, "restore.gpus or restore.replicas.min"),
         ("CPU", placement.cpus, "restore.threads or restore.replicas.min"),
@@ -120,7 +120,7 @@ def place(
 
     task_resource: custom resource that marks the nodes that read and write; None takes them all.
     """
-    resources = _resources()
+    resources = totals()
     cores = max(1, int(resources.get("CPU", 1)))
     if gpus is None:
         gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
@@ -178,31 +178,31 @@ class Crowding:
     def _replicas(self) -> float:
         """Replicas that there can be: those on GPUs come back only where GPUs are left."""
         each = self._placement.gpus
-        return min(self._placement.largest, _resources().get("GPU", 0.0) / each) if each else self._placement.largest
+        return min(self._placement.largest, totals().get("GPU", 0.0) / each) if each else self._placement.largest
 
 
 def _cpus() -> float:
-    return _resources().get("CPU", 0.0)
+    return totals().get("CPU", 0.0)
 
 
 def gpus_for(workers: int, asked: int | None) -> int:
     """GPUs of one training worker: as asked, else 1 where the cluster has one for each, else 0."""
     if asked is not None:
         return asked
-    return int(_resources().get("GPU", 0) >= workers)
+    return int(totals().get("GPU", 0) >= workers)
 
 
 def threads_for(workers: int) -> int:
     """CPU threads of one training worker: they share the cores, and none is larger than its machine."""
     machines = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    cores = int(_resources().get("CPU", 1))
+    cores = int(totals().get("CPU", 1))
     return max(1, min(cores // workers, int(max(machines, default=1))))
 
 
 def too_many(workers: int, cpus: float, gpus: int) -> str | None:
     """What training workers need and the cluster does not have; None when they fit."""
     for name, each, keys in (("GPU", gpus, "workers.gpus"), ("CPU", cpus, "workers.threads")):
-        needed, there = each * workers, _resources().get(name, 0.0)
+        needed, there = each * workers, totals().get(name, 0.0)
         if needed > there:
             return (
                 f"{workers} workers need {needed:g} {name}s, the cluster has {there:g}; lower workers.count or {keys}"
@@ -210,6 +210,7 @@ def too_many(workers: int, cpus: float, gpus: int) -> str | None:
     return None
 
 
-def _resources() -> dict[str, float]:
+def totals() -> dict[str, float]:
+    """What the nodes that are there now have together, by Ray's names."""
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return resources

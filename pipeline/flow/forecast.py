@@ -16,7 +16,6 @@ from time import monotonic
 from typing import Any
 
 import pyarrow.compute as pc
-import ray
 
 from pipeline import uris
 from pipeline.config.upscale import UpscaleConfig
@@ -131,7 +130,7 @@ def _neighbours(placement: Placement) -> int:
     """Replicas that slow each other down: those of one GPU, or of a machine's cores and memory; this many are there."""
     if placement.gpus:
         return max(1, int(1 / placement.gpus))
-    cores: float = ray.cluster_resources().get("CPU", 1.0)  # type: ignore[no-untyped-call]
+    cores = cluster.totals().get("CPU", 1.0)
     return max(1, min(placement.largest, int(cores / placement.cpus), _MOST_AT_ONCE))
 
 
@@ -172,7 +171,7 @@ def _sample(row: dict[str, Any], whole_pixels: float) -> Sample:
 
 
 def _machines(config: UpscaleConfig, placement: Placement) -> Machines:
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources = cluster.totals()
     return Machines(
         replicas=placement.largest,
         gpus=placement.gpus,
