@@ -21,6 +21,9 @@ import ray
 
 from pipeline.errors import NotFinished
 
+# Ray ends a worker that was idle for a second where all CPUs of its node are taken, and starting another costs
+# seconds of CPU: with units of more than a second, reads and writes took a third of a core so (docs/cluster.md).
+KEEP_IDLE_MS = 60_000
 _ANSWERS_WITHIN_S = 10.0
 _TASK_SHARE = 0.001  # of a node's task resource: it says where, never how many
 # One CPU replica a core, as far as memory goes: two threads of one replica would both wait when one of their
@@ -67,12 +70,21 @@ def joined(say: Callable[[str], None] = print, metrics_port: int | None = None) 
     if address:
         say(f"joining the Ray cluster at {address}")
         _knock(address)
-    own: dict[str, Any] = {} if address else {"include_dashboard": False, "_metrics_export_port": metrics_port}
+    own = {} if address else _own_cluster(metrics_port)
     ray.init(address or "local", logging_level=logging.WARNING, log_to_driver=False, **own)
     try:
         yield not address
     finally:
         ray.shutdown()
+
+
+def _own_cluster(metrics_port: int | None) -> dict[str, Any]:
+    """What a cluster of our own is started with."""
+    return {
+        "include_dashboard": False,
+        "_metrics_export_port": metrics_port,
+        "_system_config": {"idle_worker_killing_time_threshold_ms": KEEP_IDLE_MS},
+    }
 
 
 def _knock(address: str) -> None:
