@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from math import ceil
 
-from pipeline.plan import hr_pixels
+from pipeline.plan import hr_pixels, tapered
 from pipeline.records import Item
 
 BUCKETS_MP = (0.25, 1.0, 4.0, 16.0, 64.0)  # upper bounds, HR megapixels of one image
@@ -192,10 +192,10 @@ def forecast(
 ) -> Forecast:
     """`result` with the workload and what it costs filled in.
 
-    units: work units, in the order of the run. large: items restored by windows, after them.
-    price_per_hour: of one GPU, or of one CPU where there are none.
+    units: work units, in the order of the run, which cuts the last ones finer. large: items restored by
+    windows, after them. price_per_hour: of one GPU, or of one CPU where there are none.
     """
-    rates = _Rates(measurement.samples)
+    rates, units = _Rates(measurement.samples), tapered(list(map(list, units)), machines.replicas)
     cells: dict[CellKey, list[Item]] = defaultdict(list)
     for item in chain.from_iterable(units):
         cells[cell_of(item)].append(item)

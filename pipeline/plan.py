@@ -2,7 +2,7 @@
 
     resolved  every catalog row as an `Item`, or as an `Outcome` when it cannot become one
     plan      minus what is done, minus failures that wait for a mend, minus doubles
-    units     the rest, sorted by scale and size, cut into what one replica restores in one call
+    units     the rest, sorted by scale and size, cut into what one replica restores in one call, the last finer
 
 Knows no storage, no Ray, no torch.
 """
@@ -75,6 +75,23 @@ def cut_units(items: Sequence[Item], *, megapixels: float, most_items: int) -> I
         pixels += cost
     if unit:
         yield unit
+
+
+def tapered(units: Sequence[list[Item]], workers: int) -> list[list[Item]]:
+    """The same items in the same order, in smaller units towards the end, so that workers end together.
+
+    The last two units of each worker are halved, and the last two of each worker then once more.
+    """
+    cut = list(units)
+    for _ in range(2):
+        last = cut[-2 * workers :]
+        cut[-2 * workers :] = [half for unit in last for half in _halves(unit)]
+    return cut
+
+
+def _halves(unit: list[Item]) -> list[list[Item]]:
+    middle = (len(unit) + 1) // 2
+    return [half for half in (unit[:middle], unit[middle:]) if half]
 
 
 def split_by_size(items: Sequence[Item], most_hr_pixels: float) -> tuple[list[Item], list[Item]]:

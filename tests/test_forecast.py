@@ -89,12 +89,14 @@ def test_on_cpus_reads_and_writes_take_cores_from_the_replica_and_so_does_ray() 
 
 def test_no_more_replicas_work_than_there_are_units_and_the_last_unit_is_waited_for() -> None:
     items = [item(str(n), 2, 100, 100) for n in range(8)]
-    one_unit = estimate(items, [sample()], GPUS, units=[items])
-    assert (one_unit.units, one_unit.seconds) == (1, pytest.approx(5 + 8 * 80_000))
-    assert (one_unit.replicas, one_unit.replicas_busy) == (4, pytest.approx(1.0))
+    one_unit = estimate(items[:2], [sample()], GPUS, units=[items[:2]])
+    assert (one_unit.units, one_unit.seconds) == (2, pytest.approx(5 + 80_000)), "halved, for two replicas"
+    assert (one_unit.replicas, one_unit.replicas_busy) == (4, pytest.approx(2.0))
     five = estimate(items, [sample()], GPUS, units=[items[:1], items[1:2], items[2:3], items[3:4], items[4:]])
-    assert five.seconds == pytest.approx(5 + (1 + 4) * 80_000), "the fifth, of four items, after one of the others"
-    assert five.replicas_busy == pytest.approx(8 / 5)
+    assert five.seconds == pytest.approx(5 + 2 * 80_000), "the fifth, of four items, in four parts"
+    assert five.replicas_busy == pytest.approx(8 / 2)
+    one_large = estimate(items[:5], [sample()], GPUS, units=[[i] for i in items[:5]])
+    assert one_large.seconds == pytest.approx(5 + 2 * 80_000), "the fifth after one of the others"
 
 
 def test_large_images_are_a_row_of_their_own_and_follow_the_others() -> None:

@@ -4,11 +4,12 @@
 
 A node is a raylet with one CPU whose processes may use one core only, and of it 80%: head and driver, which
 would have a machine of their own, take their time from the rest of both cores and not from the replicas
-(--share; a control group, which root may make). Every replica restores with one thread. Each node reads, restores and writes for itself, to a folder. Images a second
-are counted in the manifest, from the row by which as many images are written as there are replicas to the
-last row, so that starting is mostly apart. Rows do not say which replica they are of: one that starts later
-than the other makes the figure of two hosts lower, never higher. Ray may put both replicas on one node;
-such a run is told and made again. It fails unless the median pair reaches 1.8.
+(--share; a control group, which root may make). Every replica restores with one thread. Each node reads,
+restores and writes for itself, to a folder. Images a second are counted in the manifest, from the row by
+which as many images are written as there are replicas to the last row, so that starting is mostly apart.
+Rows do not say which replica they are of: one that starts later than the other makes the figure of two hosts
+lower, never higher. Ray may put both replicas on one node; such a run is told and made again. It fails
+unless the median pair reaches 1.8.
 """
 
 import argparse
