@@ -53,7 +53,7 @@ def job(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_two_hundred_mixed_items_take_what_was_planned(tmp_path: Path) -> None:
     """Packaged weights. Counts exact, bytes within a quarter, time within a fifth."""
     settings = (f"catalog={write_mixed(tmp_path / 'in')}", f"output={tmp_path / 'out'}", "encode.format=same")
-    planned = job("--plan", "--json", *settings, "plan.seconds=30")
+    planned = job("--plan", "--json", *settings, "plan.seconds=8")
     assert planned.returncode == 0, planned.stderr
     plan = json.loads(planned.stdout)
     assert job(*settings).returncode == 3
