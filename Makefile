@@ -27,7 +27,7 @@ check: $(READY)  ## lint and types
 slow: $(READY)   ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
-nodes: $(READY)  ## clusters of several Ray nodes on this machine, which should be quiet
+nodes: $(READY)  ## clusters of several Ray nodes, plan against run: on a quiet machine
 	$(BIN)/python -m pytest -q -s -m nodes
 
 clean:

@@ -9,7 +9,7 @@
     python -m jobs.benchmark engine                  from a checkout where only torch and numpy are
 
 Every speed is a ratio against a baseline measured in the same run (pipeline/bench/baseline.py).
-`--out FILE` writes everything as JSON, with machine, versions and commit.
+`--out FILE` writes everything as JSON, with machine, versions, commit and arguments.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     args = parse(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
-    found: dict[str, Any] = {"machine": facts()}
+    found: dict[str, Any] = {"machine": facts(), "arguments": arguments(args)}
     for part in args.parts:
         found[part] = PARTS[part](args)
     if args.out:
@@ -64,7 +65,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--scales", type=int, nargs="+", default=[2, 3, 4])
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--compile", default="auto", choices=["auto", "off", "on"])
-    parser.add_argument("--turns", type=int, default=3, help="how often baseline and engine take turns")
+    parser.add_argument("--turns", type=int, default=3, help="how often what is compared takes turns")
     parser.add_argument("--full", action="store_true", help="add 20 pictures of about 1 HR megapixel")
     parser.add_argument("--root", default="benchmark", help="folder or s3:// prefix for pipeline and overhead")
     parser.add_argument("--items", type=int, help="items of pipeline (200) and overhead (5000)")
@@ -72,6 +73,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     return parser.parse_args(list(argv))
+
+
+def arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """All of them, the defaults too, as JSON has them."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
 
 
 def measure_engine(args: argparse.Namespace) -> dict[str, Any]:
@@ -189,23 +195,28 @@ def measure_context(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_pipeline(args: argparse.Namespace) -> dict[str, Any]:
-    """Needs Ray and the storage at --root; the bare engine is timed before and after, alone."""
+    """Needs Ray and the storage at --root. A flow counts against the bare engine before and after it."""
     from pipeline.bench import feeding
 
     root = f"{args.root}/pipeline-{time.time_ns()}"
     catalog = feeding.make_archive(root, args.items or 200, feeding.SIZES, scale=2)
     weights = [f"model.weights={args.weights}"] if args.weights else []
-    prepared = feeding.prepare(catalog, f"{root}/out", *weights, *args.settings)
-    bare = [feeding.bare_engine_seconds(prepared)]
-    flow = feeding.run(prepared)
+    bare, flows = [], []
+    for turn in range(args.turns):
+        prepared = feeding.prepare(catalog, f"{root}/out-{turn}", *weights, *args.settings)
+        bare.append(feeding.bare_engine_seconds(prepared))
+        flows.append(feeding.run(prepared))
+        print(f"bare engine {bare[-1]:.1f} s, flow {flows[-1].restoring_seconds:.1f} s", flush=True)
     bare.append(feeding.bare_engine_seconds(prepared))
+    seconds = [flow.restoring_seconds for flow in flows]
+    ratios = [(a + b) / 2 / flow for a, b, flow in zip(bare, bare[1:], seconds, strict=False)]
     found = {
         "items": sum(map(len, prepared.units)),
         "units": len(prepared.units),
-        "start_seconds": round(flow.start_seconds, 2),
-        "flow_seconds": round(flow.restoring_seconds, 2),
-        "bare_engine_seconds": [round(seconds, 2) for seconds in bare],
-        "speed_of_light": round(sum(bare) / len(bare) / flow.restoring_seconds, 3),
+        "start_seconds": round(median(flow.start_seconds for flow in flows), 2),
+        "flow_seconds": [round(one, 2) for one in seconds],
+        "bare_engine_seconds": [round(one, 2) for one in bare],
+        "speed_of_light": round(median(ratios), 3),
     }
     print(json.dumps(found), flush=True)
     return found | {"formats": measure_formats(args, f"{root}/formats")}

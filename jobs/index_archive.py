@@ -4,7 +4,8 @@
 
 Run it again after images came, changed or went: only those are read. The catalog is a folder of
 Parquet files for `catalog=` of jobs/upscale_archive.py. Settings: conf/index_archive.yaml.
-Exit codes: 0 done, 2 bad configuration, 4 the storage failed, run again.
+Exit codes: 0 done, 2 bad configuration, 4 the storage failed, run again, 5 another one writes this
+catalog.
 """
 
 import sys
@@ -33,6 +34,8 @@ def main(argv: Sequence[str]) -> int:
         exclude=config.exclude,
         headers=config.headers,
         readers=config.readers,
+        lease_seconds=config.lease_seconds,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
         seen=Ticker(config.progress_seconds),
     )
     print(words(result, time.monotonic() - begin))

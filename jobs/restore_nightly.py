@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _index(config: NightlyConfig, say: Callable[[str], None]) -> None:
-    """Under the output's lease, so that two firings never write one catalog."""
+    """Under the output's lease, so that of two firings one does nothing, and the catalog's."""
     result = index(
         config.index.prefix,
         config.catalog,
@@ -44,6 +44,8 @@ def _index(config: NightlyConfig, say: Callable[[str], None]) -> None:
         exclude=config.index.exclude,
         headers=config.index.headers,
         readers=config.index.readers,
+        lease_seconds=config.run.lease_seconds,
+        say=say,
     )
     say(words(result))
 

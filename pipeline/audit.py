@@ -71,9 +71,9 @@ def _catalog_ids(catalog: str, root: str | None) -> list[str]:
     seen: set[str] = set()
 
     def ids() -> Iterator[str]:
-        for number, row in enumerate(read_catalog(catalog), start=1):
+        for number, row in enumerate(read_catalog(catalog)):
             item = item_id_of(row, below, number)
-            yield f"{item}#row-{number}" if item in seen else item
+            yield f"{item}#row-{number + 1}" if item in seen else item
             seen.add(item)
 
     return list(ids())

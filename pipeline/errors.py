@@ -204,7 +204,7 @@ ERROR_CODES: dict[str, ErrorCode] = {
         ErrorCode(
             "bad-result",
             PERMANENT,
-            "the network's result is not finite, even in fp32",
+            "the network's result is not finite or far beyond black and white, even in fp32",
             "check kernel and sigma: a kernel with near-zero spectrum at sigma 0 is ill-posed",
         ),
         ErrorCode(

@@ -22,7 +22,7 @@ from pipeline.errors import CatalogError, ItemError
 from pipeline.measure.evidence import log_evidence, periodogram
 from pipeline.model.layout import BoundaryMode
 from pipeline.model.restore import Restored, Restorer
-from pipeline.records import Degradation, Item, white
+from pipeline.records import KERNEL_VALUES, Degradation, Item, white
 from pipeline.resolve import Defaults, Limits, item_id_of, resolve
 
 Pixels = npt.NDArray[Any]
@@ -129,17 +129,20 @@ def verdicts(explorations: Sequence[Exploration]) -> list[Verdict]:
     """The settings tried on every item, the most probable for all together first.
 
     Images are independent, so their log-evidences add up; the mean keeps the scale of one image.
+    Kernels given as numbers are one setting only where the numbers are the same.
     """
-    by_setting: dict[tuple[str, float], list[Trial]] = {}
+    by_setting: dict[tuple[str, str, float], list[Trial]] = {}
     for exploration in explorations:
         for trial in exploration.trials:
-            by_setting.setdefault((trial.kernel, trial.sigma), []).append(trial)
+            numbers = str(exploration.item.kernel_values) if trial.kernel == KERNEL_VALUES else ""
+            by_setting.setdefault((trial.kernel, numbers, trial.sigma), []).append(trial)
     everywhere = {key: trials for key, trials in by_setting.items() if len(trials) == len(explorations)}
     means = {key: float(np.mean([trial.evidence for trial in trials])) for key, trials in everywhere.items()}
     ordered = sorted(means, key=lambda key: -means[key])
     return [
         Verdict(
-            *key,
+            key[0],
+            key[2],
             means[key],
             float(np.mean([trial.consistency_rms_255 for trial in everywhere[key]])),
             sum(trial.rank <= 3 for trial in everywhere[key]),
@@ -205,7 +208,7 @@ def _settings(item: Item, grid: Grid, limits: Limits) -> tuple[list[_Setting], l
 
 
 def _kernel(item: Item, spec: str, limits: Limits) -> kernels.Kernel:
-    if spec == "values" and item.kernel_values is not None:
+    if spec == KERNEL_VALUES and item.kernel_values is not None:
         return kernels.from_array(item.kernel_values, item.scale, item.phase, max_width=limits.kernel)
     return kernels.load_kernel(spec, item.scale, item.phase, max_width=limits.kernel)
 

@@ -75,28 +75,36 @@ def index(
     exclude: Sequence[str] = (),
     headers: bool = False,
     readers: int = 32,
+    lease_seconds: float = 60.0,
+    say: Callable[[str], None] = print,
     seen: Callable[[Indexed], None] = lambda _: None,
 ) -> Indexed:
     """Bring the catalog folder `catalog` up to what lies below `prefix`.
 
     defaults: scale, sigma, kernel, phase of images whose sidecar does not say; None leaves it open.
     endings: of image names. exclude: patterns of paths below the prefix (`*` takes slashes too).
-    headers: read width, height, mode and pages of new and changed images. seen: called a row.
-    Raises `StorageError`, `CatalogError`.
+    headers: read width, height, mode and pages of new and changed images. lease_seconds: without a
+    sign of life after which another indexing is taken for dead. say: is told of waiting for it. seen:
+    called an image. Raises `StorageError`, `CatalogError`, and `LeaseHeld` when another indexing is at
+    work on this catalog.
     """
     prefix, catalog = uris.absolute(prefix), uris.absolute(catalog)
     if storage.exists(prefix):
         raise CatalogError(f"prefix: {prefix} is an object, not a folder; name the folder that holds the images")
-    result, before = Indexed(), catalog_parts.state(catalog)
-    known = catalog_parts.rows(catalog, before) if before and before.get("prefix") == prefix else iter(())
+    result = Indexed()
     suffixes = tuple(ending.lower() for ending in endings)
     pairs = paired(_wanted(walk(prefix, result.refuse), prefix, exclude), lambda uri: uri.lower().endswith(suffixes))
-    entries = _compared(_in_order(pairs, prefix), known, prefix, result)
-    with ThreadPoolExecutor(readers) as pool:
+    with (
+        catalog_parts.writing(catalog, seconds=lease_seconds, say=say) as check,
+        ThreadPoolExecutor(readers) as pool,
+    ):
+        before = catalog_parts.state(catalog)
+        known = catalog_parts.rows(catalog, before) if before and before.get("prefix") == prefix else iter(())
+        entries = _compared(_in_order(pairs, prefix), known, prefix, result)
         images = _mapped(pool, lambda entry: _rows(entry, headers), entries, 4 * readers)
         rows = _not_all_gone(_counted(images, defaults, result, seen), result)
         result.parts, result.parts_written = catalog_parts.write(
-            catalog, rows, before=before, about={"version": 1, "prefix": prefix}
+            catalog, _checked(rows, check), before=before, about={"version": 1, "prefix": prefix}
         )
     return result
 
@@ -252,6 +260,12 @@ def _not_all_gone(rows: Iterable[Row], result: Indexed) -> Iterator[Row]:
     if result.gone and not result.images:
         what = f"all {result.gone} images of the catalog are gone and there are no others"
         raise CatalogError(f"{what}; correct `prefix`, or delete the catalog if they are meant to be gone")
+
+
+def _checked(rows: Iterable[Row], check: Callable[[], None]) -> Iterator[Row]:
+    """`check` after the last row, before the new state is written."""
+    yield from rows
+    check()
 
 
 def _with_defaults(row: Row, defaults: Mapping[str, object]) -> Row:

@@ -3,7 +3,7 @@
     resolved  every catalog row as an `Item`, or as an `Outcome` when it cannot become one
     plan      minus what is done, minus failures that wait for a mend, minus doubles
     bucket    of an item id: what does not fit into memory at once is planned bucket by bucket
-    units     the rest, sorted by scale and size, cut into what one replica restores in one call
+    units     the rest, sorted by scale and size, cut into what one replica restores in one call, the last finer
 
 Knows no storage, no Ray, no torch.
 """
@@ -11,13 +11,15 @@ Knows no storage, no Ray, no torch.
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import TypeVar
 
 from pipeline.errors import ERROR_CODES, TRANSIENT, ItemError
 from pipeline.records import DONE, SIGMA_ESTIMATOR, Item, Known, Outcome, failed
 
+T = TypeVar("T")
 Entry = Item | Outcome  # a catalog row: to restore, or failed before any work
 
 
@@ -116,6 +118,24 @@ def cut_units(items: Sequence[Item], *, megapixels: float, most_items: int) -> I
         yield unit
 
 
+def tapered(units: Sequence[T], workers: int, halves: Callable[[T], list[T]]) -> list[T]:
+    """The same work in the same order, in smaller units towards the end, so that workers end together.
+
+    The last two units of each worker are halved, and the last two of each worker then once more.
+    """
+    cut = list(units)
+    for _ in range(2):
+        last = cut[-2 * workers :]
+        cut[-2 * workers :] = [half for unit in last for half in halves(unit)]
+    return cut
+
+
+def halves(unit: list[Item]) -> list[list[Item]]:
+    """Two units of one, where it has two items."""
+    middle = (len(unit) + 1) // 2
+    return [half for half in (unit[:middle], unit[middle:]) if half]
+
+
 def bucket_of(item_id: str, buckets: int) -> int:
     """Which of `buckets` an item is planned in. Rows of one id share it, and the names of its doubles."""
     return zlib.crc32(item_id.partition(_ROW)[0].encode("utf-8", "surrogatepass")) % buckets
@@ -163,6 +183,11 @@ def output_key(item: Item, ending: str) -> str:
     return item.key if same and not page else f"{item.key}{page}{ending}"
 
 
+def output_keys(item: Item, ending: str) -> list[str]:
+    """The keys that its result may have: which of them, its size decides later."""
+    return list(dict.fromkeys((output_key(item, ending), output_key(item, LARGE_ENDING))))
+
+
 def invalid_outcome(error: ItemError, item_id: str, *, uri: str, work_id: str, stage: str = "plan") -> Outcome:
     """The failed row of an item that cannot even be planned."""
     return failed(Outcome(item_id, work_id=work_id, uri=uri), error, stage)
@@ -170,6 +195,7 @@ def invalid_outcome(error: ItemError, item_id: str, *, uri: str, work_id: str, s
 
 SAME = "same"  # the format that keeps that of the item's name
 SAME_ENDING = ".*"
+LARGE_ENDING = ".tif"  # of images that are restored by windows, whatever the format of the others
 ENDINGS = {
     "png": (".png",),
     "tiff": (".tif", ".tiff"),
@@ -205,10 +231,15 @@ def _refuse_doubles(entry: Entry, number: int, taken: _Taken, ending: str) -> En
         return _double(entry, error, f"{entry.item_id}{_ROW}{number + 1}")
     taken.ids.add(entry.item_id)
     if isinstance(entry, Item):
-        key = output_key(entry, ending)
-        if (first := taken.keys.setdefault(key, entry.item_id)) != entry.item_id:
-            error = ItemError("duplicate-output", f"{entry.item_id!r} would overwrite the output {key!r} of {first!r}")
-            return _double(entry, error, entry.item_id)
+        keys = output_keys(entry, ending)
+        firsts = [taken.keys.setdefault(key, entry.item_id) for key in keys]
+        for key, first in zip(keys, firsts, strict=True):
+            if first != entry.item_id:
+                as_large = "" if key == keys[0] else "(as a large image, or beside one) "
+                error = ItemError(
+                    "duplicate-output", f"{entry.item_id!r} would {as_large}overwrite the output {key!r} of {first!r}"
+                )
+                return _double(entry, error, entry.item_id)
     return entry
 
 

@@ -18,6 +18,7 @@ FAILED = "failed"
 DEFERRED = "deferred"  # too large for this path: no row of the manifest, but work for the windows path
 STOPPED = "stopped"  # the run ended before the item's turn; never in the manifest
 
+KERNEL_VALUES = "values"  # the name of a kernel that is given by its numbers
 PHASES = ("center", "corner")
 SIGMA_AUTO = "auto"  # where a sigma may stand: estimate it from the image
 SIGMA_ESTIMATOR = "auto-1"  # changes with the estimates, and so what was restored by them is redone

@@ -20,7 +20,16 @@ from pipeline.credentials import holds_secret, shown
 from pipeline.errors import ItemError
 from pipeline.keys import fill_template
 from pipeline.physics.kernels import GRAMMAR, canonical_spec, is_analytic
-from pipeline.records import PHASES, SIGMA_AUTO, SOURCES, Item, checked_scale, checked_sigma, normalized_kernel
+from pipeline.records import (
+    KERNEL_VALUES,
+    PHASES,
+    SIGMA_AUTO,
+    SOURCES,
+    Item,
+    checked_scale,
+    checked_sigma,
+    normalized_kernel,
+)
 
 Row = Mapping[str, object]
 
@@ -83,7 +92,7 @@ def resolve(row: Row, *, defaults: Defaults, root: str, limits: Limits, key_temp
     phase, phase_source = _phase(row, defaults)
     values = _kernel_values(row, limits)
     kernel, kernel_source = (
-        ("values", _source(row, "kernel")) if values else _kernel(row, defaults, root, scale, limits)
+        (KERNEL_VALUES, _source(row, "kernel")) if values else _kernel(row, defaults, root, scale, limits)
     )
     width, height, size = _extent(row, limits)
     key = _output_key(uri, root, key_template, item_id, scale, page)

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.data import manifest
 from pipeline.data.spill import Spill
-from pipeline.plan import Counts, Entry, Plan, bucket_of, make_plan, output_key
+from pipeline.plan import Counts, Entry, Plan, bucket_of, make_plan, output_keys
 from pipeline.records import Item, Known
 
 _ROWS_AT_ONCE = 10_000  # on their way to the disk, of all waves together: some ten MB
@@ -75,7 +75,7 @@ class Waves:
         for count, (number, entry) in enumerate(resolved, start=1):
             waiting[self._wave_of(entry.item_id)].append((number, entry))
             if isinstance(entry, Item):
-                hashes.append(hash(output_key(entry, self._ending)))
+                hashes.extend(hash(key) for key in output_keys(entry, self._ending))
             if count % _ROWS_AT_ONCE == 0:
                 self._put(waiting)
         self._put(waiting)
@@ -95,8 +95,8 @@ class Waves:
             seen: set[str] = set()
             for number, entry in self._resolved(wave):
                 if isinstance(entry, Item) and entry.item_id not in seen:
-                    key = output_key(entry, self._ending)
-                    if hash(key) in doubled:
-                        first[key] = min(first.get(key, (number, entry.item_id)), (number, entry.item_id))
+                    for key in output_keys(entry, self._ending):
+                        if hash(key) in doubled:
+                            first[key] = min(first.get(key, (number, entry.item_id)), (number, entry.item_id))
                 seen.add(entry.item_id)
         return {key: item_id for key, (_, item_id) in first.items()}

@@ -11,6 +11,7 @@ from pipeline.audit import FINDINGS, audit
 from pipeline.data import localfiles, manifest, storage, uploads
 from pipeline.data.audit import Claim, damage
 from pipeline.records import DONE, FAILED, Outcome
+from pipeline.resolve import item_id_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -61,6 +62,12 @@ def test_each_kind_of_disorder_is_found(output: str) -> None:
     assert seen == {"strangers": ["stranger"], "doubled": ["c"], "waiting": ["new", "new#row-6"]}
 
 
+def test_a_row_without_an_address_is_known_by_its_number_as_in_the_plan(output: str) -> None:
+    catalog = uris.join(output.rpartition("/")[0], "catalog.csv")
+    storage.write_bytes(catalog, storage.read_bytes(catalog) + b",\n")
+    assert found(output)["waiting"] == [item_id_of({"uri": None, "id": None}, output, 4)]
+
+
 def test_one_object_of_two_items_is_found(output: str) -> None:
     done(output, "x", key="a.png")
     assert found(output)["shared"] == [uris.join(output, "images/a.png")]
@@ -96,11 +103,12 @@ def test_a_temporary_file_left_behind_is_told_apart(tmp_path: Path) -> None:
     [(b"12345", None), (b"1234", "has 4 bytes"), (b"54321", "has other content"), (None, "is gone")],
 )
 def test_an_output_is_what_the_manifest_says_or_it_is_said_what_is_wrong(
-    content: bytes | None, wrong: str | None, tmp_path: Path
+    content: bytes | None, wrong: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"{tmp_path}/x.png"
     if content is not None:
         storage.write_bytes(uri, content)
+    monkeypatch.setattr(storage, "_PART_BYTES", 2)  # a large object is read in pieces
     claim = Claim("x", uri, 5, "5994471abb01112afcc18159f6cc74b4f511b99806da59b3caf5a9c173cacfc5")
     message = damage(claim)
     assert message is None if wrong is None else message is not None and wrong in message

@@ -126,6 +126,17 @@ def test_all_items_together_rank_what_was_tried_on_each(catalog: str) -> None:
     assert verdicts([]) == []
 
 
+def test_kernels_given_as_numbers_are_one_setting_only_where_the_numbers_are_the_same(catalog: str) -> None:
+    def exploration(values: list[list[float]]) -> Exploration:
+        own = replace(item(catalog, "plate-2"), kernel="values", kernel_values=values)
+        trials = tuple(Trial(kernel, 0.0, np.zeros((1, 1)), 1.0, -1.0, 1) for kernel in ("delta", "values"))
+        return Exploration(own, np.zeros((1, 1, 1)), None, (1, 1), trials)  # type: ignore[arg-type]
+
+    alike = verdicts([exploration([[1.0, 2.0]]), exploration([[1.0, 2.0]])])
+    assert {verdict.kernel for verdict in alike} == {"delta", "values"}
+    assert [verdict.kernel for verdict in verdicts([exploration([[1.0, 2.0]]), exploration([[2.0, 1.0]])])] == ["delta"]
+
+
 @pytest.mark.parametrize("source", ["catalog", "sidecar"])
 def test_an_items_own_setting_is_tried_whoever_wrote_it_down(restorer: Restorer, catalog: str, source: str) -> None:
     own = replace(item(catalog, "plate-3"), kernel_source=source, sigma_source=source)

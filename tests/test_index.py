@@ -2,6 +2,9 @@
 
 import io
 import json
+import threading
+import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,9 @@ import pytest
 from PIL import Image
 
 from pipeline import uris
-from pipeline.data import catalog_parts, peek, sidecars, storage
+from pipeline.data import catalog_parts, lease, peek, sidecars, storage
 from pipeline.data.catalog import read_catalog
-from pipeline.errors import CatalogError, ItemError
+from pipeline.errors import CatalogError, ItemError, LeaseHeld, StorageError
 from pipeline.index import Indexed, index
 from pipeline.resolve import Defaults, Limits, resolve
 
@@ -193,9 +196,81 @@ def test_a_change_in_a_large_catalog_rewrites_one_part(tmp_path: Path, monkeypat
     put(root, "in/200.png", b"other")
     result = indexed(root)
     assert 1 <= result.parts_written <= 2
-    files = list(storage.list_files(f"{root}/catalog", (".parquet",)))
-    assert len(files) == result.parts, "superseded parts are gone"
     assert len(rows(root)) == 301
+
+
+def files_and_superseded(root: str) -> tuple[set[str], set[str]]:
+    """Names of the Parquet files in the catalog's folder, and of those that are no longer in force."""
+    state = catalog_parts.state(f"{root}/catalog") or {}
+    files = {uri.rsplit("/", 1)[-1] for uri in storage.list_files(f"{root}/catalog", (".parquet",))}
+    assert files == {*state["parts"], *state["superseded"]}
+    return files, set(state["superseded"])
+
+
+def test_who_began_to_read_before_a_change_reads_on_and_before_two_is_told(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog_parts, "_USUAL_ROWS", 4)
+    for n in range(40):
+        put(root, f"in/{n:02}.png", png(4))
+    indexed(root)
+    before = list(read_catalog(uris.join(root, "catalog")))
+    slow, slower = (read_catalog(uris.join(root, "catalog")) for _ in range(2))
+    first = [next(slow), next(slower)]
+    for n in range(40):
+        put(root, f"in/{n:02}.png", png(5))
+    indexed(root)
+    _, superseded = files_and_superseded(root)
+    assert superseded
+    assert indexed(root).parts_written == 0
+    assert files_and_superseded(root)[1] == superseded, "nothing changed"
+    assert [first[0], *slow] == before
+    for n in range(40):
+        put(root, f"in/{n:02}.png", png(6))
+    indexed(root)
+    assert not files_and_superseded(root)[0] & superseded
+    with pytest.raises(StorageError, match="indexed twice while it was read") as error:
+        list(slower)
+    assert error.value.code == "storage-transient"
+
+
+def test_of_two_indexings_at_once_one_works_and_the_other_says_so(root: str) -> None:
+    for n in range(3):
+        put(root, f"in/{n}.png", png(4))
+    begun, go_on, results = threading.Event(), threading.Event(), []
+
+    def wait(_: Indexed) -> None:
+        begun.set()
+        assert go_on.wait(60)
+
+    first = threading.Thread(target=lambda: results.append(indexed(root, lease_seconds=2.0, seen=wait)))
+    first.start()
+    try:
+        assert begun.wait(60)
+        with pytest.raises(LeaseHeld, match=r"catalog .* is being written: run index-"):
+            indexed(root, lease_seconds=2.0, say=lambda _: None)
+    finally:
+        go_on.set()
+        first.join()
+    assert [result.new for result in results] == [3]
+    assert indexed(root, say=lambda words: pytest.fail(words)).unchanged == 3, "the lease was given back"
+
+
+def test_an_indexing_that_was_taken_for_dead_changes_nothing(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    put(root, "in/a.png", png(4))
+    indexed(root)
+    before = (tmp_path / "catalog" / catalog_parts.STATE).read_bytes()
+    put(root, "in/b.png", png(4))
+
+    def taken_over(_: Indexed) -> None:
+        other = lease.Record("another's", "index-2", "elsewhere", 1, 60.0)
+        put(root, "catalog/run/lease/000009.json", asdict(other))
+        time.sleep(0.5)  # five heartbeats
+
+    with pytest.raises(LeaseHeld, match="index-2 on elsewhere"):
+        indexed(root, lease_seconds=0.4, seen=taken_over)
+    assert (tmp_path / "catalog" / catalog_parts.STATE).read_bytes() == before
 
 
 def test_an_indexing_that_broke_off_leaves_the_old_catalog_in_force(tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ from pipeline.plan import (
     SAME_ENDING,
     Plan,
     cut_units,
+    halves,
     hr_pixels,
     invalid_outcome,
     make_plan,
     named_format,
     output_key,
     split_by_size,
+    tapered,
     work_id,
 )
 from pipeline.records import DONE, FAILED, Item, Known, Outcome
@@ -94,6 +96,15 @@ def test_two_items_never_share_an_output_key() -> None:
     assert made.todo == [first]
     assert made.invalid[0].error_code == "duplicate-output"
     assert first.item_id in (made.invalid[0].error or "")
+
+
+@pytest.mark.parametrize("names", [("a.png", "a.png.tif"), ("scan.tif", "scan")])
+def test_two_items_that_share_an_output_if_one_is_large_are_not_both_restored(names: tuple[str, str]) -> None:
+    first, second = map(item, names)
+    made = plan([first, second])
+    assert made.todo == [first]
+    assert made.invalid[0].error_code == "duplicate-output"
+    assert "as a large image" in (made.invalid[0].error or "")
 
 
 def test_output_keys_mirror_the_input_and_append_a_new_ending() -> None:
@@ -178,6 +189,18 @@ def test_units_hold_every_item_once_with_one_scale_within_the_limits(todo: list[
         assert len({i.scale for i in unit}) == 1
         assert len(unit) <= 16
         assert len(unit) == 1 or sum(map(hr_pixels, unit)) <= 4e6
+
+
+@given(st.lists(st.integers(1, 20), max_size=30), st.integers(1, 5))
+def test_the_last_units_are_cut_finer_and_hold_the_same_items(sizes: list[int], workers: int) -> None:
+    numbers = iter(range(sum(sizes)))
+    units = [[item(f"{next(numbers)}.png") for _ in range(size)] for size in sizes]
+    cut = tapered(units, workers, halves)
+    assert [i for unit in cut for i in unit] == [i for unit in units for i in unit]
+    assert all(cut)
+    assert cut[: max(0, len(units) - 2 * workers)] == units[: -2 * workers]
+    if min(sizes, default=0) >= 2:  # those of one item stay as they are, and take a place among the last
+        assert all(len(unit) <= (max(sizes) + 3) // 4 for unit in cut[-2 * workers :])
 
 
 def test_items_of_unknown_size_come_last_within_their_scale() -> None:

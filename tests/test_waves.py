@@ -16,6 +16,7 @@ from pipeline.records import DONE, FAILED, Item, Outcome
 from pipeline.waves import Waves
 
 NAMES = [f"{letter}.png" for letter in "abcdefgh"]
+KEYS = [*NAMES, "a", "a.png.tif", "b.png.tif", "b.png.tif.png", "c.tif"]  # large images are written as TIFF
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -31,7 +32,7 @@ ENTRIES = st.lists(
     st.builds(
         lambda name, key, sigma, bad: failing(name) if bad else item(name, key, sigma),
         st.sampled_from(NAMES),
-        st.sampled_from(NAMES),
+        st.sampled_from(KEYS),
         st.sampled_from([0.0, 2.55]),
         st.booleans(),
     ),

@@ -17,6 +17,7 @@ import torch
 from pipeline.bench.baseline import restored_plainly
 from pipeline.bench.machine import timed
 from pipeline.bench.pictures import Gradient
+from pipeline.errors import ItemError
 from pipeline.measure.metrics import psnr
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.model.restore import Restored, Restorer
@@ -27,6 +28,7 @@ from pipeline.records import Degradation
 SCALE = 4
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 _REPEATS = 5  # on a GPU
+_WARM_UPS = 40  # batches of one shape after which `auto` must have compiled, or never will (pipeline.model.backend)
 _PROFILED = 12  # operators that a profile names
 
 Row = dict[str, Any]
@@ -41,8 +43,9 @@ def networks() -> dict[str, USRNet]:
 def speeds(device: torch.device, side: int, batches: Sequence[int], compiled: Sequence[str]) -> Iterator[Row]:
     """HR MP/s of images of side × side LR pixels at x4. compiled: precisions to measure compiled as well."""
     for name, net in networks().items():
-        baseline = _baseline_speed(net, device, side)
-        yield {"network": name, "precision": "fp32", "code": "baseline", "batch": 1, "hr_mp_per_s": baseline}
+        baseline = _baseline_speed(net, device, side, tf32=False)
+        for precision, speed in (("fp32", baseline), ("tf32", _baseline_speed(net, device, side, tf32=True))):
+            yield {"network": name, "precision": precision, "code": "baseline", "batch": 1, "hr_mp_per_s": speed}
         for precision in PRECISIONS:
             for compile in ("off", "auto", "on") if precision in compiled else ("off",):
                 for batch in batches:
@@ -50,23 +53,38 @@ def speeds(device: torch.device, side: int, batches: Sequence[int], compiled: Se
 
 
 def _speed(net: USRNet, name: str, device: torch.device, precision: str, compile: str, batch: int, side: int) -> Row:
-    """One cell. first_seconds: of the first call, with what is done once, compilation above all."""
+    """One cell. code: what was asked for; backend: what ran. first_seconds: of the calls before it was timed,
+    with what is done once, compilation above all."""
     restorer = Restorer(net, precision="fp32" if precision == "tf32" else precision, compile=compile, device=device)
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     images, degradations = [_picture(side)] * batch, [_degradation()] * batch
     found: Row = {"network": name, "precision": precision, "code": compile, "batch": batch}
     try:
-        first, results = timed(lambda: restorer.batch(images, degradations))
+        first, results = timed(lambda: _warmed_up(restorer, images, degradations, compile))
         if failed := [result for result in results if not isinstance(result, Restored)]:
             return found | {"error": str(failed[0])}
         seconds = min(timed(lambda: restorer.batch(images, degradations))[0] for _ in range(_repeats(device)))
     except RuntimeError as error:  # a precision that the device or its libraries lack
         return found | {"error": str(error).splitlines()[0]}
     hr_megapixels = batch * (side * SCALE) ** 2 / 1e6
-    return found | {"hr_mp_per_s": hr_megapixels / seconds, "first_seconds": first}
+    return found | {"backend": restorer.backend, "hr_mp_per_s": hr_megapixels / seconds, "first_seconds": first}
 
 
-def _baseline_speed(net: USRNet, device: torch.device, side: int) -> float:
+def _warmed_up(
+    restorer: Restorer, images: list[npt.NDArray[np.uint8]], degradations: list[Degradation], compile: str
+) -> list[Restored | ItemError]:
+    """The batch once; where the code may change after some batches, until it has."""
+    results = restorer.batch(images, degradations)
+    waits = compile == "auto" and restorer.device.type == "cuda"
+    for _ in range(_WARM_UPS if waits else 0):
+        if restorer.backend == "compiled":
+            break
+        results = restorer.batch(images, degradations)
+    return results
+
+
+def _baseline_speed(net: USRNet, device: torch.device, side: int, *, tf32: bool) -> float:
+    torch.backends.cudnn.allow_tf32 = tf32  # torch's own default is True
     seconds = min(
         timed(lambda: restored_plainly(net, _picture(side), _degradation(), device))[0] for _ in range(_repeats(device))
     )

@@ -11,7 +11,8 @@ read, restore, write, manifest.
 import csv
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ from pipeline.bench.pictures import drawn
 from pipeline.config.load import load_config
 from pipeline.config.upscale import UpscaleConfig
 from pipeline.data import images, storage
-from pipeline.errors import ItemError
+from pipeline.errors import ConfigError, ItemError
 from pipeline.flow import archive, cluster, graph
 from pipeline.flow.replica import Replica
 from pipeline.model.checkpoint import load_usrnet
@@ -83,10 +84,12 @@ def prepare(catalog: str, output: str, *overrides: str) -> Prepared:
 
 
 def run(prepared: Prepared, replica: type[Replica] = Replica) -> Flow:
-    """The archive through the flow."""
+    """The archive through the flow. Raises `ConfigError` on a cluster not its own: its CPU time is not seen."""
     settings = archive.settings(prepared.config, prepared.plan.attempts, prepared.weights, "benchmark")
     begin = time.perf_counter()
-    with cluster.joined():
+    with cluster.joined() as own:
+        if not own:
+            raise ConfigError("RAY_ADDRESS names a cluster whose workers' CPU time is not seen from here; unset it")
         placement = archive.place(prepared.config, True, print)
         stream = graph.outcomes(prepared.units, settings, placement, replica=replica)
         first = _done(next(stream))
@@ -135,10 +138,8 @@ def _pictures(unit: list[Item]) -> tuple[list[npt.NDArray[np.uint8]], list[Degra
 
 def _cpu_seconds() -> float:
     """CPU time so far of this process and all that it started, Ray's among them."""
-    return sum(sum(process.cpu_times()[:2]) for process in _family())
-
-
-def _family() -> Iterator[psutil.Process]:
-    here = psutil.Process()
-    yield here
-    yield from here.children(recursive=True)
+    here, seconds = psutil.Process(), 0.0
+    for process in (here, *here.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it ended since it was listed
+            seconds += sum(process.cpu_times()[:2])
+    return seconds

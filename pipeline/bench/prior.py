@@ -18,6 +18,7 @@ from pipeline.physics.kernels import parse_kernel
 
 SIDES = (256, 384, 512, 1024)  # HR pixels
 BATCH = 16
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _REPEATS = 7
 _SCALE = 2
 
@@ -31,9 +32,9 @@ def costs(net: USRNet, sides: tuple[int, ...] = SIDES) -> Iterator[Row]:
     for side in sides:
         z, beta = torch.rand(1, 3, side, side), torch.full((1, 1, 1, 1), 0.1)
         with FlopCounterMode(display=False) as counted:
-            net.p(torch.cat((z, beta.expand(1, 1, side, side)), dim=1))
+            net.denoise(z, beta)
         seen = observe(z[..., ::_SCALE, ::_SCALE], _kernel(), _SCALE)
-        row: Row = {"side": side, "plain_fp32_ms": _milliseconds(partial(_plain, net, z, beta))}
+        row: Row = {"side": side, "plain_fp32_ms": _milliseconds(partial(net.denoise, z, beta))}
         for name, prior in fused.items():
             row[f"fused_{name}_ms"] = _milliseconds(partial(prior, z, beta))
             row[f"fused_{name}_tflops"] = counted.get_total_flops() / row[f"fused_{name}_ms"] / 1e9
@@ -61,13 +62,6 @@ def peaks(side: int = 2048) -> Row:
         a, b = (torch.rand(side, side).to(dtype) for _ in range(2))
         found[f"{name}_tflops"] = 2 * side**3 / _milliseconds(partial(torch.mm, a, b)) / 1e9
     return found
-
-
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-def _plain(net: USRNet, z: torch.Tensor, beta: torch.Tensor) -> torch.Tensor:
-    return net.p(torch.cat((z, beta.expand(-1, 1, *z.shape[-2:])), dim=1))  # type: ignore[no-any-return]
 
 
 def _milliseconds(action: Callable[[], object]) -> float:

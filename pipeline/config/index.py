@@ -38,5 +38,7 @@ class IndexConfig(Section):
     """patterns of paths below the prefix that are left out, such as restored/*"""
     readers: Count = 32
     """sidecars and headers read at once"""
+    lease_seconds: Positive = 60.0
+    """seconds without a sign of life after which another indexing of this catalog is taken for dead"""
     progress_seconds: Positive = 5.0
     """seconds between progress lines"""

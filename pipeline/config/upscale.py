@@ -150,8 +150,8 @@ class RunSection(Section):
     """share of the last items beyond which one error of storage or workers ends the run, to be resumed"""
     breaker_items: Count = 100
     """how many last items that share is taken of"""
-    stall_seconds: Positive = 7200.0
-    """seconds without any finished work unit after which the run gives up, to be resumed"""
+    stall_seconds: Positive | None = None
+    """seconds without a finished unit after which the run gives up, to be resumed; null: thrice the longest limit"""
     drain_seconds: Annotated[float, Field(ge=0)] = 2.0
     """seconds that work at hand may take after SIGTERM; Ray kills a stopped job after 3"""
     lease_seconds: Positive = 60.0

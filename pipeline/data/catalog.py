@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline import uris
 from pipeline.data import catalog_parts, storage
-from pipeline.errors import ERROR_CODES, CatalogError, ItemError
+from pipeline.errors import ERROR_CODES, CatalogError, ItemError, StorageError
 
 Row = dict[str, object]
 
@@ -113,6 +113,9 @@ def _fetch(file: str) -> bytes:
     try:
         return storage.read_bytes(file)
     except ItemError as error:
+        if error.code == "input-missing" and catalog_parts.is_part(file):
+            why = "it was indexed twice while it was read, or a part was deleted; run again, if it stays index again"
+            raise StorageError("storage-transient", f"the catalog's part {file} is gone: {why}") from None
         _refuse_unreadable(file, error)
 
 

@@ -184,6 +184,10 @@ def _claim(place: str, number: int, record: Record, exclusive: bool) -> None:
 def _read(place: str, number: int) -> Record:
     try:
         return Record(**json.loads(storage.read_bytes(_uri(place, number))))
+    except StorageError as error:
+        if error.code == "input-missing":  # who took over deletes the numbers below
+            raise LeaseHeld(f"another run has just taken over {place}; run again when it has ended") from None
+        raise
     except (ValueError, TypeError):
         raise LeaseHeld(f"{_uri(place, number)} is no lease of this program; delete it if no run is alive") from None
 

@@ -13,6 +13,7 @@ AWS_ENDPOINT_URL, ...): no function takes them and no message shows them.
 Knows no image, no table and no manifest.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from pipeline.data.persist import WrongLength, answer, is_unexplained, persisten
 from pipeline.errors import ItemError, StorageError
 from pipeline.uris import absolute, is_local, split_scheme, without_query
 
-_PART_BYTES, _MOST_PARTS, _PARTS_AT_ONCE = 2**24, 9_000, 4  # of an upload: 64 MB in memory
+_PART_BYTES, _MOST_PARTS, _PARTS_AT_ONCE = 2**24, 9_000, 4  # of large objects: 64 MB in memory
 _PRECONDITION_FAILED = 412
 
 
@@ -80,6 +81,25 @@ def read_range(uri: str, start: int, length: int) -> bytes:
     filesystem, path = _filesystem(uri)
     data: bytes = persistently(uri, lambda: filesystem.cat_file(path, start=start, end=start + length))
     return data
+
+
+def sha256(uri: str, size: int) -> str:
+    """Hexadecimal SHA-256 of the first `size` bytes at `uri`, in pieces: never whole in memory.
+
+    Raises `StorageError`, also where there are fewer.
+    """
+    uri, found = absolute(uri), hashlib.sha256()
+    filesystem, path = _filesystem(uri)
+
+    def piece(start: int, end: int) -> bytes:
+        data: bytes = filesystem.cat_file(path, start=start, end=end)
+        if len(data) != end - start:
+            raise WrongLength(f"{len(data)} bytes came where {end - start} were asked for")
+        return data
+
+    for start in range(0, size, _PART_BYTES):
+        found.update(persistently(uri, partial(piece, start, min(start + _PART_BYTES, size))))
+    return found.hexdigest()
 
 
 def write_bytes(uri: str, data: bytes) -> None:

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from math import isqrt
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -85,6 +86,18 @@ class WindowSource(ABC):
     @abstractmethod
     def _stored(self, y0: int, y1: int, x0: int, x1: int) -> Stored:
         """Pixels [y0, y1) × [x0, x1) as the file has them, before its orientation is applied."""
+
+
+class PartSource(WindowSource):
+    """A region of another source as if it were the image: `height` × `width` pixels from (y, x) on."""
+
+    def __init__(self, whole: WindowSource, y: int, x: int, height: int, width: int) -> None:
+        self._whole, self._y, self._x = whole, y, x
+        super().__init__(whole.picture, height, width, 1)
+        self.converted, self.icc = whole.converted, whole.icc
+
+    def _stored(self, y0: int, y1: int, x0: int, x1: int) -> Stored:
+        return Stored(*self._whole._upright(y0 + self._y, y1 + self._y, x0 + self._x, x1 + self._x))
 
 
 class _ArraySource(WindowSource):
@@ -175,6 +188,13 @@ def open_windows(path: Path, folder: Path, *, page: int = 0, max_pixels: int) ->
                     yield _tiff_source(file, path.stat().st_size, page, found, layout)
                     return
     yield _decoded(path, folder, page, min(max_pixels, DECODED_PIXELS))
+
+
+def middle(source: WindowSource, most_pixels: int) -> PartSource:
+    """Its middle, as square as it can be; at least a pixel."""
+    height = min(source.shape[0], max(1, isqrt(most_pixels)))
+    width = min(source.shape[1], max(1, most_pixels // height))
+    return PartSource(source, (source.shape[0] - height) // 2, (source.shape[1] - width) // 2, height, width)
 
 
 def _decoded(path: Path, folder: Path, page: int, max_pixels: int) -> WindowSource:

@@ -63,6 +63,7 @@ def _version(package: str) -> str:
 
 
 SOFTWARE = f"unfold {_version('unfold')}"
+_HANGS = 3  # time limits: a unit's, then its item's alone, and the worker's start between them
 _ROWS_PER_PART = 10_000  # of invalid items: no images in these rows, so a part may hold many
 
 
@@ -99,12 +100,22 @@ def restore_archive(
         prepare()
         if verify:
             cluster_ends.enter_context(cluster.joined(say, config.run.metrics_port))
-            where = cluster.task_resources(config.run.task_resource)
-            forget_altered(config.output, cpus=config.read.cpus, resources=where, say=say)
+            stop.listen(draining=False)
+            _verify(config, say)
         _run(config, summary, weights, started, _overseer(config, stop, lease), cluster_ends, say)
     if summary.missing:
         raise NotFinished(f"{summary.missing} items came out of the flow without an outcome; run again")
     return summary
+
+
+def _verify(config: UpscaleConfig, say: Callable[[str], None]) -> None:
+    where = cluster.task_resources(config.run.task_resource)
+    try:
+        forget_altered(config.output, cpus=config.read.cpus, resources=where, say=say)
+    except (ray.exceptions.RayError, StorageError) as error:
+        if _is_a_bug(error):
+            raise
+        raise NotFinished(f"the outputs could not all be verified; run again: {error}") from error
 
 
 @contextmanager
@@ -154,8 +165,14 @@ def _overseer(config: UpscaleConfig, stop: Stop, lease: Lease) -> Overseer:
         lease=lease,
         breaker=Breaker(config.run.breaker_share, config.run.breaker_items),
         drain_seconds=config.run.drain_seconds,
-        stall_seconds=config.run.stall_seconds,
+        stall_seconds=_stall_seconds(config),
     )
+
+
+def _stall_seconds(config: UpscaleConfig) -> float:
+    """Long enough for a hanging item to be found, tried alone and failed."""
+    longest = max(config.read.seconds, config.restore.seconds, config.write.seconds)
+    return config.run.stall_seconds or _HANGS * longest
 
 
 def load_weights(uri: str | None, key: str = "model.weights") -> tuple[bytes, str]:
@@ -225,9 +242,10 @@ def _outcomes(
 
     stages: are told their workers once they are known.
     """
-    if not waves.counts.to_account:
-        return
     try:
+        if not waves.counts.to_account:
+            manifest.settle(config.output)  # the last run may have been killed before it could
+            return
         restore = _restorer(config, waves.counts.todo, weights, run_id, overseer, cluster_ends, say, stages)
         for wave in range(waves.number):
             overseer.check()
@@ -278,13 +296,15 @@ def _restorer(
             "restore": placement.largest,
             "write": placement.write_tasks,
         }
-        return placement, Metrics(todo, placement)
+        metrics = Metrics(todo, placement)
+        cluster_ends.callback(metrics.end)
+        return placement, metrics
 
     def restore(plan: Plan) -> Iterator[list[Outcome]]:
         placement, metrics = prepared()
         ledger = open_ledger(config.run.crash_tries)  # of this plan only: accounts grow with the units
         flow = _restored(config, plan, weights, run_id, placement, ledger)
-        for unit in overseer.units(flow, ledger, cluster.Crowding(placement)):
+        for unit in overseer.units(flow, ledger, cluster.Crowding(placement), metrics.look):
             metrics.add(unit)
             yield unit
 

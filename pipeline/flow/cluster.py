@@ -21,10 +21,13 @@ import ray
 
 from pipeline.errors import NotFinished
 
+# Ray ends a worker that was idle for a second where all CPUs of its node are taken, and starting another costs
+# seconds of CPU: with units of more than a second, reads and writes took a third of a core so (docs/cluster.md).
+KEEP_IDLE_MS = 60_000
 _ANSWERS_WITHIN_S = 10.0
 _TASK_SHARE = 0.001  # of a node's task resource: it says where, never how many
-# One CPU replica a core, as far as memory goes: two of one thread did 30% more images a second than one
-# of two threads, which both wait when one of their cores is wanted elsewhere (docs/engine.md, "Feeding").
+# One CPU replica a core, as far as memory goes: two threads of one replica would both wait when one of their
+# cores is wanted elsewhere (docs/engine.md, "Feeding").
 _MEMORY_PER_REPLICA = 2 * 2**30  # 0.6 GiB of process, up to 1 GiB of batch, pictures on their way
 
 
@@ -67,12 +70,21 @@ def joined(say: Callable[[str], None] = print, metrics_port: int | None = None) 
     if address:
         say(f"joining the Ray cluster at {address}")
         _knock(address)
-    own: dict[str, Any] = {} if address else {"include_dashboard": False, "_metrics_export_port": metrics_port}
+    own = {} if address else _own_cluster(metrics_port)
     ray.init(address or "local", logging_level=logging.WARNING, log_to_driver=False, **own)
     try:
         yield not address
     finally:
         ray.shutdown()
+
+
+def _own_cluster(metrics_port: int | None) -> dict[str, Any]:
+    """What a cluster of our own is started with."""
+    return {
+        "include_dashboard": False,
+        "_metrics_export_port": metrics_port,
+        "_system_config": {"idle_worker_killing_time_threshold_ms": KEEP_IDLE_MS},
+    }
 
 
 def _knock(address: str) -> None:
@@ -89,7 +101,7 @@ def _knock(address: str) -> None:
 
 def unmet(placement: Placement) -> str | None:
     """What the replicas need at least and the cluster does not have now; None when they fit."""
-    resources = _resources()
+    resources = totals()
     for name, each, keys in (
         ("GPU", placement.gpus, "restore.gpus or restore.replicas.min"),
         ("CPU", placement.cpus, "restore.threads or restore.replicas.min"),
@@ -120,7 +132,7 @@ def place(
 
     task_resource: custom resource that marks the nodes that read and write; None takes them all.
     """
-    resources = _resources()
+    resources = totals()
     cores = max(1, int(resources.get("CPU", 1)))
     if gpus is None:
         gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
@@ -178,31 +190,31 @@ class Crowding:
     def _replicas(self) -> float:
         """Replicas that there can be: those on GPUs come back only where GPUs are left."""
         each = self._placement.gpus
-        return min(self._placement.largest, _resources().get("GPU", 0.0) / each) if each else self._placement.largest
+        return min(self._placement.largest, totals().get("GPU", 0.0) / each) if each else self._placement.largest
 
 
 def _cpus() -> float:
-    return _resources().get("CPU", 0.0)
+    return totals().get("CPU", 0.0)
 
 
 def gpus_for(workers: int, asked: int | None) -> int:
     """GPUs of one training worker: as asked, else 1 where the cluster has one for each, else 0."""
     if asked is not None:
         return asked
-    return int(_resources().get("GPU", 0) >= workers)
+    return int(totals().get("GPU", 0) >= workers)
 
 
 def threads_for(workers: int) -> int:
     """CPU threads of one training worker: they share the cores, and none is larger than its machine."""
     machines = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    cores = int(_resources().get("CPU", 1))
+    cores = int(totals().get("CPU", 1))
     return max(1, min(cores // workers, int(max(machines, default=1))))
 
 
 def too_many(workers: int, cpus: float, gpus: int) -> str | None:
     """What training workers need and the cluster does not have; None when they fit."""
     for name, each, keys in (("GPU", gpus, "workers.gpus"), ("CPU", cpus, "workers.threads")):
-        needed, there = each * workers, _resources().get(name, 0.0)
+        needed, there = each * workers, totals().get(name, 0.0)
         if needed > there:
             return (
                 f"{workers} workers need {needed:g} {name}s, the cluster has {there:g}; lower workers.count or {keys}"
@@ -210,6 +222,7 @@ def too_many(workers: int, cpus: float, gpus: int) -> str | None:
     return None
 
 
-def _resources() -> dict[str, float]:
+def totals() -> dict[str, float]:
+    """What the nodes that are there now have together, by Ray's names."""
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return resources

@@ -35,6 +35,7 @@ from pipeline.errors import StorageError
 from pipeline.flow.cluster import Placement
 from pipeline.flow.ledger import Watch
 from pipeline.flow.replica import Replica, WindowReplica
+from pipeline.plan import halves, tapered
 from pipeline.records import DEFERRED, STOPPED, Item, Outcome, Work
 from pipeline.stages.read import ReadLimits, read, started
 from pipeline.stages.windows import Place
@@ -70,14 +71,14 @@ def outcomes(
     ledger: Any = None,
     replica: type[Replica] = Replica,
 ) -> Iterator[list[Outcome]]:
-    """Restore the units; yields each unit's outcomes once its images and manifest part are written.
+    """Restore the units, the last ones in parts; yields outcomes once their images and manifest part are written.
 
     ledger: the actor of `pipeline.flow.ledger`; None keeps no accounts. replica: the actor that
     restores, another one in benchmarks. Items that were stopped come out without a row.
     """
     watches = {stage: Watch(ledger, stage, settings.seconds.get(stage)) for stage in ("read", "restore", "write")}
     _set_context()
-    ds = _one_block_each(units)
+    ds = _one_block_each(tapered(units, placement.largest, halves))
     ds = _whole_blocks(
         ds,
         _read_unit,

@@ -108,7 +108,7 @@ class Ledger:
         if self._crashes[key] >= self._crash_tries:
             died = f"the worker died {self._crashes[key]} times while it worked on this item alone"
             return ItemError("worker-crash", f"{died} ({stage})")
-        if self._units[stage, unit].undelivered >= _MOST_DELIVERIES:
+        if (account := self._units.get((stage, unit))) and account.undelivered >= _MOST_DELIVERIES:
             return ItemError("worker-crash", f"the worker died {_MOST_DELIVERIES} times handing over this item's unit")
         self._alone[key] = node
         return None

@@ -114,11 +114,16 @@ class Overseer:
         self._unrecorded: str | None = None
 
     def units(
-        self, flow: Iterator[list[Outcome]], ledger: Any, is_crowded: Callable[[], bool] = lambda: False
+        self,
+        flow: Iterator[list[Outcome]],
+        ledger: Any,
+        is_crowded: Callable[[], bool] = lambda: False,
+        waiting: Callable[[], None] = lambda: None,
     ) -> Iterator[list[Outcome]]:
         """What comes out of `flow`, without items left for the next run.
 
         is_crowded: True when the cluster has shrunk so far that replicas leave no CPU to other stages.
+        waiting: called again and again while no unit comes.
 
         Raises `NotFinished` when the run had to end early, `LeaseHeld` when another run took over.
         """
@@ -129,6 +134,7 @@ class Overseer:
             try:
                 unit = box.get(timeout=_LOOK_EVERY_S)
             except Empty:
+                waiting()
                 self._look(ledger, is_crowded)
                 continue
             if unit is None:

@@ -58,7 +58,15 @@ def _workload(forecast: Forecast) -> list[str]:
         *map(_cell, forecast.cells),
         f"{total} {duration(forecast.seconds_restore):>10}",
         f"sizes: {sizes}",
+        *_large(forecast),
     ]
+
+
+def _large(forecast: Forecast) -> list[str]:
+    if not forecast.large:
+        return []
+    what = f"{forecast.large} of {forecast.large_hr_megapixels:.0f} HR MP exceed {forecast.whole_megapixels:g} each"
+    return [f"large: {what} (restore.whole_megapixels): restored by windows, as tiled TIFFs, after the others"]
 
 
 def _cell(cell: Cell) -> str:
@@ -78,12 +86,17 @@ def _costs(forecast: Forecast) -> list[str]:
     return [
         f"measured    {forecast.measured}",
         f"bytes       {size(forecast.bytes_in)} in, about {size(forecast.bytes_out)} out",
-        f"speed       {rate:.3f} HR MP/s a replica, {forecast.replicas} replicas",
+        f"speed       {rate:.3f} HR MP/s a replica, {_replicas(forecast)}",
         f"time        about {duration(forecast.seconds)}, of it {duration(forecast.seconds_startup)} start and end",
         f"hours       {forecast.device_hours:.3g} {forecast.device} hours",
         *([] if forecast.cost is None else [_cost(forecast, forecast.cost)]),
         *_memory(forecast),
     ]
+
+
+def _replicas(forecast: Forecast) -> str:
+    """Few or unequal work units leave some without work."""
+    return f"{forecast.replicas} replicas, {forecast.replicas_busy:.1f} of them at work in the mean"
 
 
 def _cost(forecast: Forecast, cost: float) -> str:
@@ -94,5 +107,7 @@ def _memory(forecast: Forecast) -> list[str]:
     known = {"replica": forecast.replica_memory_bytes, "GPU": forecast.gpu_memory_bytes}
     parts = [f"{size(count)} of {name} memory" for name, count in known.items() if count is not None]
     parts.append(f"{size(forecast.object_store_bytes)} of object store")
-    scratch = f"{size(forecast.spilled_bytes)} on disk" if forecast.spilled_bytes else "none on disk"
+    scratch = f"{size(forecast.spilled_bytes)} spilled to disk" if forecast.spilled_bytes else "nothing spilled to disk"
+    if forecast.scratch_bytes:
+        scratch += f", {size(forecast.scratch_bytes)} of restore.scratch for each replica with a large image"
     return [f"memory      {', '.join(parts)} at most, about", f"scratch     {scratch}"]

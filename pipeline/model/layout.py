@@ -88,7 +88,7 @@ def lay_out(
     budget = most_pixels // s**2
     side = math.isqrt(budget)
     tall = min(h + margins[0], max(side, budget // (w + margins[1])))
-    step = _PRIOR_PERIOD // math.gcd(_PRIOR_PERIOD, s)
+    step = _step(s)
     rows = spans(h, max(smallest[0], min(tall - margins[0], most_rows or h)), overlaps[0], step)
     wide = budget // (_length(rows) + margins[0])
     columns = spans(w, max(smallest[1], wide - margins[1]), overlaps[1], step)
@@ -100,6 +100,15 @@ def lay_out(
 def context_lr(kernel_width: int, scale: int) -> int:
     """LR pixels that neighbouring windows share: context for both, and the band between."""
     return math.ceil((2 * (_REACH + _REACH_PER_KERNEL * kernel_width) + _BAND) / scale)
+
+
+def aligned(n: int, scale: int) -> int:
+    """The last LR pixel up to n where a window may start."""
+    return n // _step(scale) * _step(scale)
+
+
+def _step(scale: int) -> int:
+    return _PRIOR_PERIOD // math.gcd(_PRIOR_PERIOD, scale)
 
 
 def _length(axis: list[Span]) -> int:
@@ -118,7 +127,7 @@ def _on_the_ladder(n: int, scale: int) -> int:
 
 
 def _is_fft_friendly(n: int) -> bool:
-    for prime in (2, 3, 5):
+    for prime in (2, 3, 5, 7):
         while n % prime == 0:
             n //= prime
     return n == 1

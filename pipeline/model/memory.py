@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from pipeline.model.backend import PRECISIONS
 from pipeline.model.usrnet import Architecture
 
 # Per HR pixel, measured as growth of the peak RSS (CPU, 0.3 to 4 MP): the data step holds about six
@@ -17,10 +16,18 @@ _CPU_SHARE = 0.25  # readers, writers, the object store and other replicas live 
 _CPU_MOST = 2**30  # beyond, larger windows gain nothing
 _GPU_SHARE = 0.7  # cuDNN's workspaces and the allocator's gaps need the rest
 
+# Where a container's limit stands, what it uses of it, and how its statistics call the page cache that nobody
+# has asked for lately: it counts as used, but goes before anything is refused (kubelet reckons so too).
+_CGROUPS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
+_RAN_OUT = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
 
-def bytes_per_pixel(architecture: Architecture, precision: str) -> int:
-    """Peak bytes for each HR pixel that is restored at the same time."""
-    return _DATA_STEP_BYTES + _FEATURE_MAPS * architecture.widths[0] * PRECISIONS[precision].itemsize
+
+def bytes_per_pixel(architecture: Architecture, dtype: torch.dtype) -> int:
+    """Peak bytes for each HR pixel that is restored at the same time. dtype: of the prior's numbers."""
+    return _DATA_STEP_BYTES + _FEATURE_MAPS * architecture.widths[0] * dtype.itemsize
 
 
 def memory_for_batches(device: torch.device) -> int:
@@ -30,24 +37,44 @@ def memory_for_batches(device: torch.device) -> int:
     return min(_CPU_MOST, int(available_bytes() * _CPU_SHARE))
 
 
-def available_bytes() -> int:
+def available_bytes(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     """Main memory that can be used without swapping, within this container's limit."""
-    free = _meminfo("MemAvailable") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit, used = (_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    return min(free, max(0, limit - used)) if limit is not None and used is not None else free
+    free = _statistic(Path("/proc/meminfo"), "MemAvailable:") or _all_memory()
+    rooms = (_room(*(cgroups / name for name in names[:3]), cache=names[3]) for names in _CGROUPS)
+    return min([free, *(room for room in rooms if room is not None)])
 
 
-def _meminfo(name: str) -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
+def ran_out_of_memory(error: BaseException) -> bool:
+    """torch tells most of it as a plain RuntimeError: the CPU's allocator, pinned memory, cuFFT, cuDNN, a compiler."""
+    is_told = isinstance(error, RuntimeError) and any(words in str(error) for words in _RAN_OUT)
+    return is_told or isinstance(error, (MemoryError, torch.OutOfMemoryError))
+
+
+def _room(limit: Path, used: Path, statistics: Path, *, cache: str) -> int | None:
+    """Bytes below a container's limit; None where there is none."""
+    most, now = _number(limit), _number(used)
+    if most is None or now is None:
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
+    return max(0, most - max(0, now - (_statistic(statistics, cache) or 0)))
 
 
-def _number(path: str) -> int | None:
-    try:
-        text = Path(path).read_text().strip()
-    except OSError:
-        return None
+def _all_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _statistic(path: Path, name: str) -> int | None:
+    """The value of the line `name value [kB]`, in bytes."""
+    lines = (line.split() for line in _text(path).splitlines())
+    return next((int(words[1]) * (1024 if words[2:] == ["kB"] else 1) for words in lines if words[:1] == [name]), None)
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path).strip()
     return int(text) if text.isdigit() else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -7,16 +7,21 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ItemError
+from pipeline.model.transfer import Transfer
 from pipeline.records import Pixels, white
 
 Image = Pixels
 
-_DTYPES = (np.uint8, np.uint16, np.float32)
+_SAMPLES = {
+    np.dtype(np.uint8): torch.uint8,
+    np.dtype(np.uint16): torch.uint16,
+    np.dtype(np.float32): torch.float32,
+}
 
 
 def check(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Raises `ItemError` for anything but a (h, w, 3) or (h, w) image of uint8, uint16 or float32."""
-    if dtype not in _DTYPES or len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
+    if dtype not in _SAMPLES or len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
         raise ItemError(
             "unsupported-mode", f"an image must be (h, w, 3) or (h, w) uint8, uint16 or float32, not {shape} {dtype}"
         )
@@ -24,25 +29,19 @@ def check(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         raise ItemError("corrupt-image", f"the image has no pixels: {shape}")
 
 
-def unit_range(image: Image, device: torch.device) -> Tensor:
+def unit_range(image: Image, transfer: Transfer) -> Tensor:
     """(h, w[, 3]) samples → (3, h, w) float32 in [0, 1] on the device; gray becomes three equal channels."""
-    samples = torch.from_numpy(np.require(image, requirements=("C", "W")))  # decoders hand out read-only views
-    if device.type == "cuda":
-        samples = samples.pin_memory().to(device, non_blocking=True)
-    unit = samples.float() / white(image.dtype)
+    unit = transfer.floats(image).div_(white(image.dtype))
     return unit.permute(2, 0, 1) if image.ndim == 3 else unit.expand(3, -1, -1)
 
 
-def quantized(sr: Tensor, dtype: np.dtype[Any], gray: bool) -> Image:
-    """(3, H, W) float → (H, W[, 3]) of `dtype`; a gray picture is the channels' mean. Rounded on the device."""
+def rounded(sr: Tensor, dtype: np.dtype[Any], gray: bool) -> Tensor:
+    """(3, H, W) float → (H, W[, 3]) samples of `dtype`, where `sr` lies; a gray picture is the channels' mean."""
     picture = sr.mean(dim=0) if gray else sr.permute(1, 2, 0)
     levels = picture.clamp(0, 1)
     if dtype.kind != "f":
-        levels = levels.mul(white(dtype)).round()
-    if dtype == np.uint8:
-        levels = levels.to(torch.uint8)
-    image: Image = levels.contiguous().cpu().numpy().astype(dtype, copy=False)
-    return image
+        levels = levels.mul_(white(dtype)).round_()
+    return levels.to(_SAMPLES[dtype]).contiguous()
 
 
 class Canvas:
@@ -52,9 +51,8 @@ class Canvas:
         self.pixels = torch.zeros(3, height, width)
 
     def add(self, sr: Tensor, y: int, x: int, weight: Tensor) -> None:
-        """sr: (3, rows, columns), its upper left at (y, x); weight: (rows, columns)."""
-        weighted = sr * weight.to(sr.device)
-        self.pixels[:, y : y + sr.shape[1], x : x + sr.shape[2]] += weighted.cpu()
+        """sr: (3, rows, columns) in main memory, its upper left at (y, x); weight: (rows, columns)."""
+        self.pixels[:, y : y + sr.shape[1], x : x + sr.shape[2]] += sr * weight
 
     def take_rows(self, count: int) -> Tensor:
         """The first `count` rows, finished; the others move up, and nothing lies below them."""

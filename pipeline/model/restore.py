@@ -8,7 +8,7 @@ for a person. What happens to each image:
     extend    each window to a smooth periodic one: the data step is circular
     stack     with windows of the same scale and shape, from whichever image
     restore   in fp32, the prior in bf16/fp16 where the hardware has it (pipeline.model.runner)
-    guard     a result that is not finite is computed once more in fp32, then refused
+    guard     a result that is no picture is computed once more in fp32, then refused
     measure   the consistency: does the result, degraded again, give the input?
     blend     the windows, clamp, round to the input's sample type
 
@@ -25,10 +25,10 @@ import numpy as np
 import torch
 
 from pipeline.errors import ItemError
-from pipeline.model.backend import best_precision
-from pipeline.model.layout import BoundaryMode, Layout, lay_out
+from pipeline.model.backend import PRECISIONS, best_precision
+from pipeline.model.layout import BoundaryMode, Layout, aligned, context_lr, lay_out
 from pipeline.model.memory import available_bytes, bytes_per_pixel, memory_for_batches
-from pipeline.model.picture import Canvas, Image, check, quantized
+from pipeline.model.picture import Canvas, Image, check, rounded
 from pipeline.model.runner import Refused, Result, Runner, Window
 from pipeline.model.usrnet import USRNet
 from pipeline.records import Degradation
@@ -38,6 +38,8 @@ LEAST_PIXELS = 2**16  # HR pixels of a window; with less, memory is not the trou
 # maps of more fall out of the cache (16 windows of 256² at once took up to 1.6 times as long as one by one).
 _CPU_TOGETHER = 2**17
 _STRIP_SHARE = 2  # the full-width strip of `windows` may hold so many windows' worth of pixels
+_STRIP_BYTES = 3 * 3 * 4  # of an HR pixel: the strip, its finished rows, those between 0 and white; three channels each
+_SURELY_THERE = 2**30  # bytes that are not worth a look at how much memory there is
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,10 @@ class Restorer:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.precision = best_precision(self.device) if precision == "auto" else precision
         self._runner = Runner(net, self.device, self.precision, compile)
-        each = bytes_per_pixel(net.architecture, self.precision)
-        self.most_pixels = max(LEAST_PIXELS, (memory or memory_for_batches(self.device)) // each)
+        self._few_shapes = self.device.type == "cuda" and compile != "off"
+        shallow, deep = (bytes_per_pixel(net.architecture, PRECISIONS[p]) for p in (self.precision, "fp32"))
+        self._deep_share = shallow / deep
+        self.most_pixels = max(LEAST_PIXELS, (memory or memory_for_batches(self.device)) // shallow)
 
     @property
     def backend(self) -> str:
@@ -130,25 +134,56 @@ class Restorer:
         """Restore an image of any size in bounded memory: (y, x, tile) from top to bottom.
 
         Tiles are whole rows of the result, (rows, w·s[, 3]) in the source's dtype, each below the
-        one before. tell: is given the account of the whole after the last one. Raises `ItemError`;
-        tiles that came before it are good.
+        one before. Where memory runs out, what is below the last tile is restored by smaller windows.
+        tell: is given the account of the whole after the last one. Raises `ItemError`; tiles that
+        came before it are good.
         """
         check(source.shape, source.dtype)
+        tally, done, most_pixels = _Tally(), 0, self.most_pixels
+        while done < source.shape[0]:
+            try:
+                for tile in self._tiles(source, degradation, done, most_pixels, tally):
+                    yield done * degradation.scale, 0, tile
+                    done += len(tile) // degradation.scale
+            except ItemError as error:
+                most_pixels //= 2
+                if error.code != "out-of-memory" or most_pixels < LEAST_PIXELS:
+                    raise
+        tell(tally.account(self.backend))
+
+    def _tiles(
+        self, source: Source, degradation: Degradation, done: int, most_pixels: int, tally: "_Tally"
+    ) -> Iterator[Image]:
+        """What lies below LR row `done`: restored from a context above it, which is thrown away, as whole rows."""
+        top = aligned(max(0, done - context_lr(degradation.kernel.shape[0], degradation.scale)), degradation.scale)
+        part = _Below(source, top)
+        surplus = (done - top) * degradation.scale
+        for rows in self._strips(part, degradation, self._budget(source.dtype, most_pixels), tally):
+            if len(rows) > surplus:
+                yield rows[surplus:]
+            surplus = max(0, surplus - len(rows))
+
+    def _strips(self, source: Source, degradation: Degradation, most_pixels: int, tally: "_Tally") -> Iterator[Image]:
+        """The rows of the result, as many at a time as no window below needs. Raises the first refusal."""
         h, w, s = source.shape[0], source.shape[1], degradation.scale
-        most_rows = self.most_pixels * _STRIP_SHARE // (w * s * s)
-        layout = lay_out((h, w), degradation, "smooth", self.most_pixels, most_rows=most_rows)
-        canvas = Canvas(max(rows.stop - rows.start for rows in layout.rows) * s, w * s)
-        tally = _Tally()
+        most_rows = most_pixels * _STRIP_SHARE // (w * s * s)
+        layout = lay_out((h, w), degradation, "smooth", most_pixels, most_rows=most_rows)
+        canvas = self._strip(layout, w)
         for row, rows in enumerate(layout.rows):
-            for result in self._runner.stream(self._row_of_batches(source, degradation, layout, row)):
+            for result in self._runner.stream(self._row_of_batches(source, degradation, layout, row, most_pixels)):
                 if isinstance(result, Refused):
                     raise result.error
                 tally.add(result)
                 _blend(result, canvas, top=rows.start)
             below = layout.rows[row + 1].start if row + 1 < len(layout.rows) else h
             finished = canvas.take_rows((below - rows.start) * s)
-            yield rows.start * s, 0, quantized(finished, source.dtype, gray=len(source.shape) == 2)
-        tell(tally.account(self.backend))
+            yield rounded(finished, source.dtype, gray=len(source.shape) == 2).numpy()
+
+    def _strip(self, layout: Layout, lr_width: int) -> Canvas:
+        """A row of windows at full width, blank. Raises `ItemError` where the main memory does not hold it."""
+        height, width = (n * layout.scale for n in (max(rows.stop - rows.start for rows in layout.rows), lr_width))
+        _refuse_beyond_memory(height * width * _STRIP_BYTES, f"a strip of {width}×{height} pixels, the least there is,")
+        return Canvas(height, width)
 
     def _attempt(
         self, pairs: dict[int, tuple[Image, Degradation]], boundary: BoundaryMode, most_pixels: int
@@ -156,7 +191,7 @@ class Restorer:
         """Restore numbered images with windows of at most `most_pixels`; by number the result, or why not."""
         results: dict[int, Restored | ItemError] = {}
         pictures: dict[int, _Picture] = {}
-        groups: dict[tuple[int, tuple[int, int]], list[Window]] = defaultdict(list)
+        groups: dict[tuple[object, ...], list[Window]] = defaultdict(list)
         for n, (image, degradation) in pairs.items():
             try:
                 check(image.shape, image.dtype)
@@ -165,7 +200,8 @@ class Restorer:
                 results[n] = error
             else:
                 pictures[n] = _Picture(image, layout)
-                groups[layout.scale, layout.shape] += _cut(n, image, degradation, layout)
+                is_deep = image.dtype != np.uint8
+                groups[layout.scale, layout.shape, is_deep] += _cut(n, image, degradation, layout)
         batches = (batch for windows in groups.values() for batch in self._batches(windows, most_pixels))
         for result in self._runner.stream(batches):
             n = result.window.image
@@ -176,23 +212,24 @@ class Restorer:
         return results
 
     def _lay_out(self, image: Image, degradation: Degradation, boundary: BoundaryMode, most_pixels: int) -> Layout:
-        few_shapes = self.device.type == "cuda"
         h, w = image.shape[:2]
-        layout = lay_out((h, w), degradation, boundary, most_pixels, few_shapes=few_shapes)
+        budget = self._budget(image.dtype, most_pixels)
+        layout = lay_out((h, w), degradation, boundary, budget, few_shapes=self._few_shapes)
         (kh, kw), s = degradation.kernel.shape, degradation.scale
         if kh > layout.shape[0] * s or kw > layout.shape[1] * s:
             raise ItemError("bad-kernel", f"the kernel ({kh}×{kw}) is larger than the result; use boundary smooth")
-        needed = h * w * s * s * 3 * (4 + image.itemsize)
-        if needed > 2**30 and needed > (there := available_bytes()):
-            sizes = f"{w * s}×{h * s} pixels need {needed / 2**30:.0f} GiB of main memory, {there / 2**30:.0f} are free"
-            raise ItemError("out-of-memory", f"a result of {sizes}")
+        _refuse_beyond_memory(h * w * s * s * 3 * (4 + image.itemsize), f"a result of {w * s}×{h * s} pixels")
         return layout
 
+    def _budget(self, dtype: np.dtype[Any], most_pixels: int) -> int:
+        """HR pixels that take the memory of `most_pixels` of 8 bits: deeper ones end in fp32."""
+        return most_pixels if dtype == np.uint8 else max(LEAST_PIXELS, int(most_pixels * self._deep_share))
+
     def _row_of_batches(
-        self, source: Source, degradation: Degradation, layout: Layout, row: int
+        self, source: Source, degradation: Degradation, layout: Layout, row: int, most_pixels: int
     ) -> Iterator[list[Window]]:
         rows, lr_shape = layout.rows[row], (source.shape[0], source.shape[1])
-        together = self._most_windows(layout, self.most_pixels)
+        together = self._most_windows(layout, most_pixels)
         for first in range(0, len(layout.columns), together):
             numbered = list(enumerate(layout.columns))[first : first + together]
             yield [
@@ -202,7 +239,7 @@ class Restorer:
             ]  # fmt: skip
 
     def _batches(self, windows: list[Window], most_pixels: int) -> Iterator[list[Window]]:
-        together = self._most_windows(windows[0].layout, most_pixels)
+        together = self._most_windows(windows[0].layout, self._budget(windows[0].lr.dtype, most_pixels))
         for first in range(0, len(windows), together):
             yield windows[first : first + together]
 
@@ -211,6 +248,17 @@ class Restorer:
         if self.device.type == "cpu":
             most_pixels = min(most_pixels, _CPU_TOGETHER)
         return max(1, most_pixels // (layout.shape[0] * layout.shape[1] * layout.scale**2))
+
+
+class _Below:
+    """What of a source lies from LR row `top` on."""
+
+    def __init__(self, source: Source, top: int) -> None:
+        self._source, self._top = source, top
+        self.shape, self.dtype = (source.shape[0] - top, *source.shape[1:]), source.dtype
+
+    def read(self, y0: int, y1: int, x0: int, x1: int) -> Image:
+        return self._source.read(self._top + y0, self._top + y1, x0, x1)
 
 
 class _Tally:
@@ -245,7 +293,7 @@ class _Picture:
         """Take one window's result; True when it was the last."""
         self._tally.add(result)
         if self._layout.tiles == 1:
-            self._whole = quantized(result.sr, self._image.dtype, self._image.ndim == 2)
+            self._whole = result.pixels.numpy()
         else:
             self._canvas = self._canvas or self._blank()
             _blend(result, self._canvas)
@@ -253,7 +301,7 @@ class _Picture:
 
     def finished(self, backend: str) -> Restored:
         if self._canvas is not None:
-            self._whole = quantized(self._canvas.pixels, self._image.dtype, self._image.ndim == 2)
+            self._whole = rounded(self._canvas.pixels, self._image.dtype, self._image.ndim == 2).numpy()
         assert self._whole is not None
         return Restored(**vars(self._tally.account(backend)), image=self._whole)
 
@@ -289,7 +337,7 @@ def _cut(n: int, image: Image, degradation: Degradation, layout: Layout) -> Iter
     for row, rows in enumerate(layout.rows):
         for column, columns in enumerate(layout.columns):
             lr = image[rows.start : rows.stop, columns.start : columns.stop]
-            yield Window(n, row, column, layout, lr, lr_shape, degradation)
+            yield Window(n, row, column, layout, lr, lr_shape, degradation, alone=layout.tiles == 1)
 
 
 def _blend(result: Result, canvas: Canvas, top: int = 0) -> None:
@@ -297,7 +345,13 @@ def _blend(result: Result, canvas: Canvas, top: int = 0) -> None:
     window, layout = result.window, result.window.layout
     weight = layout.row_weights[window.row][:, None] * layout.column_weights[window.column]
     y, x = (window.rows.start - top) * layout.scale, window.columns.start * layout.scale
-    canvas.add(result.sr, y, x, weight)
+    canvas.add(result.pixels, y, x, weight)
+
+
+def _refuse_beyond_memory(needed: int, what: str) -> None:
+    if needed > _SURELY_THERE and needed > (there := available_bytes()):
+        sizes = f"needs {needed / 2**30:.1f} GiB of main memory, {there / 2**30:.1f} are free"
+        raise ItemError("out-of-memory", f"{what} {sizes}")
 
 
 def _lacked_memory(result: Restored | ItemError) -> bool:

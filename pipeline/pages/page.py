@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from pipeline.measure.progress import duration
 
@@ -68,6 +68,11 @@ def short(uri: str, length: int = 64) -> str:
     return "…" + (tail[cut:] if 0 <= cut < length // 2 else tail)
 
 
+def breakable(uri: str) -> Markup:
+    """A URI that may go on in the next line after a slash, where that is needed."""
+    return escape(uri).replace("/", Markup("/<wbr>"))
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("pipeline.pages"),
@@ -76,7 +81,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, size=size, short=short, duration=duration)
+    environment.filters.update(number=number, size=size, short=short, breakable=breakable, duration=duration)
     return environment
 
 

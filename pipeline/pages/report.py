@@ -84,7 +84,7 @@ def _balance(found: Review) -> Markup:
 def _tiles(found: Review) -> list[tuple[str, str, str]]:
     tiles = [("Result", f"{number(found.hr_megapixels)} MP", f"from {number(found.lr_megapixels)} MP")]
     tiles.append(("Files", size(found.bytes_out), f"from {size(found.bytes_in)}"))
-    if record := _timed_run(found):
+    if record := found.drawn_run:
         rate = record.get("hr_megapixels", 0) / record["seconds"] if record.get("seconds") else 0.0
         tiles.append(("Last run", duration(record.get("seconds", 0)), f"{number(rate)} MP / s"))
     if found.consistency.count:
@@ -96,10 +96,6 @@ def _tiles(found: Review) -> list[tuple[str, str, str]]:
     if found.ssim.count:
         tiles.append(("Median SSIM", number(found.ssim.quantile(0.5)), "on luma"))
     return tiles
-
-
-def _timed_run(found: Review) -> Row | None:
-    return next((run for run in found.runs if run["run_id"] == found.timeline.run_id), None)
 
 
 def _gallery(found: Review) -> list[dict[str, Any]]:
@@ -224,7 +220,7 @@ def _throughput(found: Review) -> dict[str, Any] | None:
     line = found.timeline
     if not line.items:
         return None
-    record = _timed_run(found)
+    record = found.drawn_run
     begin, end = min(line.items) * line.step, (max(line.items) + 1) * line.step
     if record and record.get("started"):
         begin = min(begin, int(datetime.fromisoformat(record["started"]).timestamp()))
@@ -239,7 +235,7 @@ def _throughput(found: Review) -> dict[str, Any] | None:
     label = f"Throughput of run {line.run_id}: mean {number(mean)}, peak {number(max(rates))} megapixels a second"
     return {
         "title": "Throughput over time",
-        "note": f"run {line.run_id}, mean {number(mean)} MP / s",
+        "note": f"run {line.run_id}, mean {number(mean)} MP/s",
         "svg": area(edges, rates, label=label, unit="MP / s", x_unit=f"{unit} since the run began"),
     }
 
@@ -259,7 +255,7 @@ def _run(run: Row) -> dict[str, Any]:
 
 
 def _details(found: Review) -> Sequence[tuple[str, str]]:
-    record = _timed_run(found)
+    record = found.drawn_run
     if not record:
         return ()
     versions: Mapping[str, Any] = {**record.get("versions", {}), "python": record.get("python", "?")}

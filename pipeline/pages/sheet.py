@@ -14,6 +14,7 @@ from pipeline.data import previews
 from pipeline.explore import Exploration, Trial, Verdict
 from pipeline.pages.page import data_uri, number, page
 
+_OWN = "values"  # what a kernel is called that the catalog gives as numbers
 _MOST_VERDICTS = 10
 _MOST_COLUMNS = 6  # of the grid; with more sigmas, pictures flow on
 
@@ -40,9 +41,13 @@ def sheet_page(
     )
 
 
+def kernel_name(kernel: str) -> str:
+    return "own kernel_values" if kernel == _OWN else kernel
+
+
 def defaults_yaml(kernel: str, sigma: float, scale: int | None, phase: str | None) -> str:
     """The section `defaults` of conf/upscale_archive.yaml; scale and phase only where all items agree."""
-    own = kernel == "values"
+    own = kernel == _OWN
     values: dict[str, Any] = {"kernel": None if own else kernel, "sigma": sigma, "scale": scale, "phase": phase}
     known = {key: value for key, value in values.items() if value is not None}
     note = "# the kernel is the item's own kernel_values: no default for others\n" if own else ""
@@ -75,7 +80,7 @@ def _item(exploration: Exploration, place: int) -> dict[str, Any]:
 def _trial(trial: Trial, place: int, best: float, exploration: Exploration) -> dict[str, Any]:
     item = exploration.item
     return {
-        "setting": f"{trial.kernel}, σ {number(trial.sigma)}",
+        "setting": f"{kernel_name(trial.kernel)}, σ {number(trial.sigma)}",
         "picture": data_uri(previews.webp(previews.eight_bits(trial.image))),
         "rank": trial.rank,
         "place": place,
@@ -90,7 +95,7 @@ def _verdict(verdict: Verdict, best: Verdict, explorations: Sequence[Exploration
     scales, phases = ({getattr(e.item, name) for e in explorations} for name in ("scale", "phase"))
     return {
         "rank": verdict.rank,
-        "kernel": verdict.kernel,
+        "kernel": kernel_name(verdict.kernel),
         "sigma": verdict.sigma,
         "score": score(verdict.evidence, best.evidence),
         "consistency": verdict.consistency_rms_255,

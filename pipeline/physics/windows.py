@@ -34,17 +34,18 @@ class Span:
 def spans(n: int, longest: int, overlap: int, step: int = 1) -> list[Span]:
     """Windows of at most `longest` pixels that cover n, neighbours sharing `overlap` or more.
 
-    Each starts at a multiple of `step`, and the last ends with the image, up to step - 1 longer than
+    Each starts at a multiple of `step`, and the last ends with the image, up to step - 1 shorter than
     the others. Raises ValueError where such windows could not get anywhere.
     """
     if n <= longest:
         return [Span(0, n, 0, n)]
-    overlap, longest = overlap + step - 1, longest - step + 1  # what rounding the starts may cost
-    if longest <= overlap:
+    stride = _floor(longest - overlap, step)
+    if stride <= 0:
         raise ValueError(f"windows of {longest} pixels that overlap by {overlap} never cover an image")
-    count = math.ceil((n - overlap) / (longest - overlap))
-    length = math.ceil((n + (count - 1) * overlap) / count)
-    starts = [i * (n - length) // (count - 1) // step * step for i in range(count)]
+    count = math.ceil((n - overlap) / stride)
+    length = _ceil(math.ceil((n - overlap) / count), step) + overlap
+    last = _ceil(n - length, step)
+    starts = [_ceil(math.ceil(i * last / (count - 1)), step) for i in range(count)]
     stops = [*(start + length for start in starts[:-1]), n]
     seams = [0, *((stop + start) // 2 for stop, start in zip(stops[:-1], starts[1:], strict=True)), n]
     return [Span(*ends, *seam) for ends, seam in zip(zip(starts, stops, strict=True), pairwise(seams), strict=True)]
@@ -64,6 +65,14 @@ def weights(axis: list[Span], scale: int, band: int) -> list[npt.NDArray[np.floa
 def overhead(axis: list[Span]) -> float:
     """Pixels that all windows read over the pixels there are, >= 1."""
     return sum(span.stop - span.start for span in axis) / axis[-1].stop
+
+
+def _floor(n: int, step: int) -> int:
+    return n // step * step
+
+
+def _ceil(n: int, step: int) -> int:
+    return -(-n // step) * step
 
 
 def _with_neighbours(axis: list[Span]) -> list[tuple[bool, Span, bool]]:

@@ -7,6 +7,7 @@ Ray, no torch.
 
 import json
 from collections.abc import Mapping
+from itertools import chain, islice
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from pipeline import uris
 from pipeline.data import manifest, storage
 from pipeline.errors import ItemError
 from pipeline.measure.consistency import limit
-from pipeline.records import DONE
+from pipeline.records import DONE, KERNEL_VALUES
 from pipeline.review.figures import STAGES, Failure, Review, Row, Setting, Timeline
 from pipeline.review.picks import Array, Picks, flagged, numbers
 
@@ -41,9 +42,9 @@ def review(output: str, *, pictures: int, run_id: str | None = None) -> Review:
     pictures: rows picked for each of `GROUPS`. run_id: the run whose throughput is drawn; None
     takes the newest. Raises `StorageError`, `ItemError` for a run that is not there.
     """
-    runs = _run_records(output)
-    newest = _newest(runs, run_id, output)
-    found = Review(output, runs=runs, timeline=Timeline(newest), flag_rule=FLAG_RULE)
+    runs, drawn, count = _runs(output, run_id)
+    timeline = Timeline(str(drawn["run_id"]) if drawn else "")
+    found = Review(output, runs=runs, run_count=count, drawn_run=drawn, timeline=timeline, flag_rule=FLAG_RULE)
     picks = Picks(pictures)
     for table in manifest.stream_current(output, COLUMNS):
         done = table.filter(pc.equal(table["status"], DONE))
@@ -54,12 +55,26 @@ def review(output: str, *, pictures: int, run_id: str | None = None) -> Review:
     return found
 
 
-def _run_records(output: str) -> list[Row]:
-    """The newest records, newest first; one that cannot be read is left out."""
+def _runs(output: str, wanted: str | None) -> tuple[list[Row], Row | None, int]:
+    """The newest records, newest first; the one that is drawn; how many there are.
+
+    Drawn is the one that is wanted, else the newest with results, else the newest: however many runs
+    came after it. One that cannot be read is left out.
+    """
     folder = uris.join(output, "run")
     names = [uri for uri in storage.list_files(folder, (".json",)) if "/" not in uri.removeprefix(f"{folder}/")]
-    records = [_record(uri) for uri in sorted(names, reverse=True)[:_SHOWN_RUNS]]
-    return [record for record in records if record is not None]
+    records = filter(None, map(_record, sorted(names, reverse=True)))  # read one by one, as far as needed
+    runs = list(islice(records, _SHOWN_RUNS))
+    is_drawn = _has_results if wanted is None else lambda run: str(run["run_id"]) == wanted
+    drawn = next(filter(is_drawn, chain(runs, records)), None)
+    if wanted is not None and drawn is None:
+        known = [str(run["run_id"]) for run in runs[:5]]
+        raise ItemError("input-missing", f"{output} has no record of the run {wanted!r}; there are {known}")
+    return runs, drawn or next(iter(runs), None), len(names)
+
+
+def _has_results(run: Row) -> bool:
+    return bool(run.get("done") or run.get("failures"))
 
 
 def _record(uri: str) -> Row | None:
@@ -68,14 +83,6 @@ def _record(uri: str) -> Row | None:
     except (ItemError, ValueError):
         return None
     return record if isinstance(record, dict) and "run_id" in record else None
-
-
-def _newest(runs: list[Row], wanted: str | None, output: str) -> str:
-    known = [str(run["run_id"]) for run in runs]
-    if wanted is not None and wanted not in known:
-        raise ItemError("input-missing", f"{output} has no record of the run {wanted!r}; there are {known[:5]}")
-    with_results = [str(run["run_id"]) for run in runs if run.get("done") or run.get("failures")]
-    return wanted or next(iter(with_results or known), "")
 
 
 def _count_failures(found: Review, failed: pa.Table) -> None:
@@ -111,14 +118,15 @@ def _count_done(found: Review, done: pa.Table) -> None:
 
 
 def _add_settings(found: Review, done: pa.Table, hr: Array) -> None:
-    keys = zip(*(done[name].to_pylist() for name in ("scale", "kernel", "sigma")), strict=True)
+    columns = (done[name].to_pylist() for name in ("scale", "kernel", "kernel_digest", "sigma"))
+    keys = ((scale, _kernel(name, digest), sigma) for scale, name, digest, sigma in zip(*columns, strict=True))
     psnr = numbers(done, "psnr_db")
     measured = np.isfinite(psnr)
     sums = (hr, numbers(done, "seconds_restore"), flagged(done), numbers(done, "consistency_rms_255"))
     rows = zip(*(np.nan_to_num(np.asarray(s, float)).tolist() for s in (*sums, measured, psnr * measured)), strict=True)
     for (scale, kernel, sigma), (mp, seconds, wrong, rms, with_psnr, db) in zip(keys, rows, strict=True):
         one = Setting(
-            scale or 0, kernel or "?", float(f"{sigma or 0:.3g}"), 1, mp, seconds, int(wrong), rms, int(with_psnr), db
+            scale or 0, kernel, float(f"{sigma or 0:.3g}"), 1, mp, seconds, int(wrong), rms, int(with_psnr), db
         )
         key = (one.scale, one.kernel, one.sigma)
         if key in found.settings:
@@ -127,6 +135,11 @@ def _add_settings(found: Review, done: pa.Table, hr: Array) -> None:
             found.settings[key] = one
         else:
             found.other_settings += one
+
+
+def _kernel(name: str | None, digest: str | None) -> str:
+    """Kernels that a catalog gives as numbers all have one name; what they are tells their digest."""
+    return f"values {(digest or '')[:8]}".rstrip() if name == KERNEL_VALUES else name or "?"
 
 
 def _add_to_timeline(timeline: Timeline, done: pa.Table, hr: Array) -> None:

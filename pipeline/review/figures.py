@@ -74,7 +74,10 @@ class Timeline:
 
 @dataclass
 class Review:
-    """The archive's current state. Counts are items, megapixels HR unless they say LR."""
+    """The archive's current state. Counts are items, megapixels HR unless they say LR.
+
+    runs: the newest records of run_count. drawn_run: the one of the timeline, which may be older.
+    """
 
     output: str
     done: int = 0
@@ -98,6 +101,8 @@ class Review:
     showcase: dict[str, list[Row]] = field(default_factory=dict)
     ranked_by: str = "consistency"
     runs: list[Row] = field(default_factory=list)
+    run_count: int = 0
+    drawn_run: Row | None = None
 
     @property
     def items(self) -> int:

@@ -5,6 +5,8 @@
     write     each row of tiles as it is done; the metadata last
     put       the finished file, in parts; the object appears when it is whole
 
+`tried` does the first three with the middle of an image only, to measure them.
+
 The one stage that both restores and does I/O: its images fit into no memory. Knows no Ray.
 """
 
@@ -12,6 +14,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +26,10 @@ import numpy as np
 from pipeline import uris
 from pipeline.data import exif, metadata, storage
 from pipeline.data.tiff import TiffWriter
-from pipeline.data.windows import TiledRows, WindowSource, open_windows, scratch_bytes
+from pipeline.data.windows import TiledRows, WindowSource, middle, open_windows, scratch_bytes
 from pipeline.errors import ItemError
 from pipeline.measure.noise import estimate_sigma
-from pipeline.plan import output_key
+from pipeline.plan import LARGE_ENDING, output_key
 from pipeline.records import DONE, Degradation, Item, Picture, Work
 from pipeline.stages.account import accounted
 from pipeline.stages.guard import guarded
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 _SAMPLE = 1024  # LR pixels of the side from which an unknown sigma is estimated
 _PIECE = 2**24  # bytes hashed at once
+_NOTE = {"software": "unfold", "model": "none"}  # of a result that is not kept
 
 
 class Restorer(Protocol):
@@ -94,21 +98,13 @@ def _restore(
 ) -> Work:
     item = work.item
     kernel = load_kernel(item, limits.kernel)
-    facts = storage.stat(item.uri)
-    _refuse_bytes(item, facts.size or 0, limits.bytes)
-    same_object(item, facts.size or 0, facts.etag)
-    _refuse_without_room(folder, facts.size or 0)
-    storage.download(item.uri, str(folder / "lr"))
-    if storage.stat(item.uri).etag != facts.etag:
-        raise ItemError("input-changed", f"{item.uri} was replaced while it was fetched")
-    with open_windows(folder / "lr", folder, page=item.page, max_pixels=limits.lr_pixels) as source:
+    with _opened(item, folder, limits) as (facts, source):
         height, width = source.shape[:2]
-        _same_size(item, height, width)
         _refuse_without_room(folder, scratch_bytes(source, item.scale))
         sigma = _estimated(source) if item.sigma is None else item.sigma
         degradation = Degradation(kernel, item.scale, sigma)
         account = _write(source, degradation, item, restorer, folder / "sr", encoding, note)
-    uri = uris.join(place.output, "images", output_key(item, ".tif"))
+    uri = uris.join(place.output, "images", output_key(item, LARGE_ENDING))
     storage.upload(str(folder / "sr"), uri)
     outcome = replace(
         accounted(work.outcome, account, replace(item, sigma=sigma)),
@@ -127,6 +123,63 @@ def _restore(
         sigma=sigma,
     )
     return replace(work, outcome=outcome)
+
+
+@contextmanager
+def _opened(item: Item, folder: Path, limits: ReadLimits) -> Iterator[tuple[storage.ObjectFacts, WindowSource]]:
+    """The item's object, fetched to `folder`, and what is known of it. Raises `ItemError`."""
+    facts = storage.stat(item.uri)
+    _refuse_bytes(item, facts.size or 0, limits.bytes)
+    same_object(item, facts.size or 0, facts.etag)
+    _refuse_without_room(folder, facts.size or 0)
+    storage.download(item.uri, str(folder / "lr"))
+    if storage.stat(item.uri).etag != facts.etag:
+        raise ItemError("input-changed", f"{item.uri} was replaced while it was fetched")
+    with open_windows(folder / "lr", folder, page=item.page, max_pixels=limits.lr_pixels) as source:
+        _same_size(item, *source.shape[:2])
+        yield facts, source
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the middle of a large image took: `pixels` of LR, and their share of the file and of fetching it.
+
+    bytes_out: of the part as a tiled TIFF. pixel_bytes: of one decoded pixel.
+    """
+
+    pixels: int
+    bytes_in: float
+    bytes_out: int
+    seconds: float
+    pixel_bytes: int
+
+
+def tried(
+    item: Item,
+    *,
+    hr_pixels: float,
+    restorer: Restorer,
+    limits: ReadLimits,
+    encoding: Encoding,
+    scratch: str | None = None,
+    clock: Callable[[], float] = perf_counter,
+) -> Trial:
+    """Restore the item's middle, some `hr_pixels`, and keep nothing of it. Raises `ItemError`."""
+    begin = clock()
+    kernel = load_kernel(item, limits.kernel)
+    with (
+        tempfile.TemporaryDirectory(prefix="unfold-", dir=scratch) as name,
+        _opened(item, Path(name), limits) as (facts, whole),
+    ):
+        part = middle(whole, int(hr_pixels / item.scale**2))
+        fetched, pixels = clock(), part.shape[0] * part.shape[1]
+        share = pixels / (whole.shape[0] * whole.shape[1])
+        sigma = _estimated(whole) if item.sigma is None else item.sigma
+        _write(part, Degradation(kernel, item.scale, sigma), item, restorer, Path(name) / "sr", encoding, _NOTE)
+        seconds = (fetched - begin) * share + clock() - fetched
+        channels = (part.shape[2] if len(part.shape) == 3 else 1) + part.has_alpha
+        written = (Path(name) / "sr").stat().st_size
+        return Trial(pixels, (facts.size or 0) * share, written, seconds, channels * part.dtype.itemsize)
 
 
 def _estimated(source: WindowSource) -> float:

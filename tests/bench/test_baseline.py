@@ -1,5 +1,6 @@
 """The yardstick gives the authors' numbers, or a ratio against it would mean nothing."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.bench import clients, context, engine, prior
-from pipeline.bench.baseline import plain_usrnet
+from jobs import benchmark
+from pipeline.bench import clients, context, engine, feeding, prior
+from pipeline.bench.baseline import plain_usrnet, restored_plainly
 from pipeline.bench.memory import peak_rss_mib
 from pipeline.bench.pictures import Gradient, drawn
+from pipeline.errors import ConfigError
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.model.usrnet import Architecture
 from pipeline.physics.kernels import parse_kernel
@@ -45,6 +48,36 @@ def test_the_baseline_gives_the_authors_golden_outputs(reference: Path, case: st
     with torch.inference_mode():
         x = plain_usrnet(net, y, k, int(scale), level)
     assert np.abs(x.permute(0, 2, 3, 1).numpy() - sr).max() < 1e-5
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_the_timed_baseline_is_the_network_on_samples_of_eight_bits(scale: int) -> None:
+    net = load_usrnet()
+    lr, degradation = drawn(20, 24, 1), Degradation(parse_kernel("gaussian(1.2)", scale), scale, 2.55)
+    y = torch.from_numpy(lr.astype(np.float32) / 255).permute(2, 0, 1)[None]
+    kernel = torch.from_numpy(degradation.kernel)[None, None]
+    with torch.inference_mode():
+        x = net(y, kernel, scale, torch.tensor([2.55 / 255]))[0].permute(1, 2, 0)
+    ours = (x.numpy().clip(0, 1) * 255).round().astype(np.uint8)
+    plain = restored_plainly(net, lr, degradation, torch.device("cpu"))
+    assert plain.shape == (20 * scale, 24 * scale, 3)
+    assert np.abs(plain.astype(int) - ours).max() <= 1, "one level where rounding errors meet a half"
+    assert (plain != ours).mean() < 0.02
+
+
+def test_a_benchmark_on_a_cluster_of_others_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Joining is a stand-in: no cluster is started."""
+    monkeypatch.setattr(feeding.cluster, "joined", lambda: contextlib.nullcontext(False))
+    catalog = feeding.make_archive(str(tmp_path / "in"), 2, ((8, 8),), scale=2)
+    with pytest.raises(ConfigError, match="RAY_ADDRESS"):
+        feeding.run(feeding.prepare(catalog, str(tmp_path / "out")))
+
+
+def test_the_figures_say_by_which_arguments_they_came(tmp_path: Path) -> None:
+    parsed = benchmark.parse(["memory", "--scales", "2", "--out", str(tmp_path / "b.json")])
+    found = json.loads(json.dumps(benchmark.arguments(parsed)))
+    assert found["out"] == str(tmp_path / "b.json")
+    assert (found["parts"], found["scales"], found["compile"]) == (["memory"], [2], "auto")
 
 
 def test_engine_and_baseline_agree_in_the_benchmark() -> None:
@@ -91,16 +124,8 @@ def test_a_made_up_picture_is_the_same_however_it_is_read() -> None:
 @pytest.mark.slow
 def test_the_job_writes_what_it_prints(tmp_path: Path) -> None:
     arguments = ["engine", "pipeline", "overhead", "--scales", "2", "--precisions", "fp32", "--turns", "1"]
-    arguments += [
-        "--items",
-        "70",
-        "--settings",
-        "restore.unit_megapixels=2",
-        "--root",
-        str(tmp_path / "root"),
-        "--out",
-        str(tmp_path / "b.json"),
-    ]
+    arguments += ["--items", "70", "--root", str(tmp_path / "root"), "--out", str(tmp_path / "b.json")]
+    arguments += ["--settings", "restore.unit_megapixels=2"]
     command = [sys.executable, "jobs/benchmark.py", *arguments]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stdout + shown.stderr
@@ -109,6 +134,7 @@ def test_the_job_writes_what_it_prints(tmp_path: Path) -> None:
     assert 0 < found["pipeline"]["speed_of_light"] < 2
     assert all(0 < cost["write"] < cost["restore"] for cost in found["pipeline"]["formats"])
     assert found["overhead"]["cpu_ms_per_item"] > 0
+    assert found["arguments"]["items"] == 70
     assert found["machine"]["versions"]["torch"].startswith(torch.__version__.split("+")[0])
 
 
@@ -118,7 +144,8 @@ def test_the_figures_of_a_device_are_all_there_on_a_cpu_too(tmp_path: Path) -> N
     subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     found = json.loads((tmp_path / "d.json").read_text())["device"]
     cells = {(row["network"], row["precision"], row["code"]) for row in found["speed"] if "hr_mp_per_s" in row}
-    assert cells >= {(net, *cell) for net in ("tiny", "full") for cell in (("fp32", "baseline"), ("bf16", "off"))}
+    wanted = (("fp32", "baseline"), ("tf32", "baseline"), ("bf16", "off"))
+    assert cells >= {(net, *cell) for net in ("tiny", "full") for cell in wanted}
     assert found["exactness_db"][0]["fp32"] > 58, "only the rounding to 8 bits"
     assert found["exactness_db"][0]["bf16"] > 45
     assert sum(row["share"] for row in found["profile"] if row["network"] == "tiny") > 0.5

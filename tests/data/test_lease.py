@@ -71,6 +71,21 @@ time.sleep(100)
     assert lease.highest(lease.folder(output)) == 2
 
 
+def test_a_lease_that_goes_while_it_is_looked_at_was_taken_over(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lease.held(output, "first", seconds=60, say=quiet):
+        pass
+    read = storage.read_bytes
+
+    def taken_over(uri: str) -> bytes:
+        storage.delete(uri)
+        return read(uri)
+
+    monkeypatch.setattr(storage, "read_bytes", taken_over)
+    with pytest.raises(LeaseHeld, match="just taken over"):
+        acquire(output)
+    assert lease.highest(lease.folder(output)) == 0
+
+
 def test_of_runs_that_start_at_once_exactly_one_works(output: str) -> None:
     def attempt(number: int) -> lease.Lease | None:
         try:

@@ -1,4 +1,8 @@
-"""The schedule's script against a server that keeps objects as the API server does."""
+"""The schedule's script against a server that keeps objects as the API server does.
+
+The operator is pretended: of it there is only that its submitting Job has the RayJob's name, and that where
+such a Job is there already it makes none, and the RayJob never ends.
+"""
 
 import json
 import os
@@ -13,7 +17,13 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "deploy" / "k8s" / "components" / "cronjob" / "create_rayjob.py"
+sys.path.insert(0, str(SCRIPT.parent))
+
+from create_rayjob import named_after
+
 PREFIX = "/apis/ray.io/v1/namespaces/unfold/rayjobs"
+JOB = "unfold-nightly-29402460"
+RUN = f"{JOB}-run"
 TEMPLATE = {
     "apiVersion": "ray.io/v1",
     "kind": "RayJob",
@@ -24,12 +34,17 @@ TEMPLATE = {
 
 
 class Api(ThreadingHTTPServer):
-    """RayJobs by name. ends: what the operator makes of one at its second look."""
+    """RayJobs by name, and whose the Jobs are. ends: what the operator makes of a RayJob at its second look."""
 
     def __init__(self, ends: dict[str, str]) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
         self.objects: dict[str, dict[str, Any]] = {"unfold-restore": json.loads(json.dumps(TEMPLATE))}
-        self.ends, self.made, self.looks, self.down = ends, 0, 0, 0
+        self.jobs = {JOB: "the schedule's"}
+        self.ends, self.made, self.looks, self.down, self.refusal = ends, 0, 0, 0, ""
+
+    def submitted(self, name: str) -> bool:
+        """Whether the operator can submit the RayJob."""
+        return self.jobs.setdefault(name, "the operator's") == "the operator's"
 
 
 class _Answers(BaseHTTPRequestHandler):
@@ -43,13 +58,15 @@ class _Answers(BaseHTTPRequestHandler):
             self.server.looks += 1
             if self.server.looks <= self.server.down:
                 return self._answer(503, {})
-            if self.server.looks >= 2:
+            if self.server.looks >= 2 and self.server.submitted(found["metadata"]["name"]):
                 found["status"] = self.server.ends
         return self._answer(200, found)
 
     def do_POST(self) -> None:
         assert self.headers["Authorization"] == "Bearer token"
         assert self.path == PREFIX
+        if self.server.refusal:
+            return self._answer(403, {"message": self.server.refusal})
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.made += 1
         self.server.objects[body["metadata"]["name"]] = body
@@ -79,7 +96,7 @@ def fire(api: Api, folder: Path) -> "subprocess.CompletedProcess[str]":
     (folder / "namespace").write_text("unfold\n")
     (folder / "token").write_text("token")
     environment = os.environ | {
-        "JOB_NAME": "unfold-nightly-1",
+        "JOB_NAME": JOB,
         "JOB_UID": "job-uid",
         "ACCOUNT_FOLDER": str(folder),
         "KUBERNETES_API": f"http://127.0.0.1:{api.server_port}",
@@ -87,25 +104,46 @@ def fire(api: Api, folder: Path) -> "subprocess.CompletedProcess[str]":
         "NO_PROXY": "127.0.0.1",
     }
     command = [sys.executable, str(SCRIPT), "unfold-restore"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
 
 
 def test_it_copies_the_template_once_and_owns_nothing_of_it(api: Api, tmp_path: Path) -> None:
     shown = fire(api, tmp_path)
     assert shown.returncode == 0, shown.stderr
-    made = api.objects["unfold-nightly-1"]
+    made = api.objects[RUN]
+    assert api.jobs == {JOB: "the schedule's", RUN: "the operator's"}
     assert made["spec"] == {"entrypoint": "python jobs/restore_nightly.py", "suspend": False}
     assert made["metadata"]["labels"] == {"a": "b"}
-    assert made["metadata"]["ownerReferences"][0]["uid"] == "job-uid"
+    (owner,) = made["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("Job", JOB, "job-uid")
     assert "uid" not in made["metadata"]
     assert fire(api, tmp_path).returncode == 0, "a pod that comes back finds it"
     assert api.made == 1
 
 
-def test_a_queue_admits_its_jobs_itself(api: Api, tmp_path: Path) -> None:
-    api.objects["unfold-restore"]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "unfold"
+def test_a_queue_admits_its_jobs_and_not_their_template(api: Api, tmp_path: Path) -> None:
+    api.objects["unfold-restore"]["metadata"]["annotations"] = {"unfold/queue": "unfold"}
     assert fire(api, tmp_path).returncode == 0
-    assert api.objects["unfold-nightly-1"]["spec"]["suspend"] is True
+    made = api.objects[RUN]
+    assert made["spec"]["suspend"] is True
+    assert made["metadata"]["labels"] == {"a": "b", "kueue.x-k8s.io/queue-name": "unfold"}
+    assert made["metadata"]["annotations"] == {"kueue.x-k8s.io/elastic-job": "true"}
+
+
+def test_what_the_api_server_says_against_a_job_is_told(api: Api, tmp_path: Path) -> None:
+    api.refusal = "only when workload slicing is enabled"
+    shown = fire(api, tmp_path)
+    assert shown.returncode != 0
+    assert api.refusal in shown.stdout
+
+
+@pytest.mark.parametrize("length", [1, 42, 43, 44, 63])
+def test_a_rayjob_has_a_name_that_kuberay_takes_and_never_its_jobs(length: int) -> None:
+    job = "n" * (length - 1) + "1"
+    name = named_after(job)
+    assert len(name) <= 47
+    assert name not in (job, named_after("n" * (length - 1) + "2"))
+    assert name == named_after(job)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import copy
 import shlex
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ from pipeline.config.load import load_config
 from pipeline.config.nightly import NightlyConfig
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "deploy" / "k8s" / "components" / "cronjob"))
+
+import create_rayjob
+
 OVERLAYS = sorted(folder.name for folder in (ROOT / "deploy" / "k8s" / "overlays").iterdir())
 CLOUDS = [name for name in OVERLAYS if name.startswith("cloud")]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -27,6 +32,10 @@ Judge = Callable[[Manifest], list[str]]
 
 def of_kind(manifests: list[Manifest], *kinds: str) -> list[Manifest]:
     return [manifest for manifest in manifests if manifest["kind"] in kinds]
+
+
+def of_kuberay(manifest: Manifest) -> bool:
+    return str(manifest["apiVersion"]).startswith("ray.io/")
 
 
 def jobs_of(manifests: list[Manifest]) -> list[Manifest]:
@@ -55,6 +64,23 @@ def pods(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
         yield "schedule", cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
+def submitters(manifests: list[Manifest]) -> list[dict[str, str]]:
+    """The labels of the pods that submit; KubeRay adds none to those of its Jobs."""
+    templates = [job["submitterPodTemplate"] for job in jobs_of(manifests)]
+    schedules = [cron["spec"]["jobTemplate"]["spec"]["template"] for cron in of_kind(manifests, "CronJob")]
+    templates += [one for one in schedules if "RAY_API_SERVER_ADDRESS" in yaml.safe_dump(one["spec"])]
+    return [template.get("metadata", {}).get("labels", {}) for template in templates]
+
+
+def mounted(manifests: list[Manifest], pod: Manifest, folder: str) -> dict[str, str]:
+    """The files that the pod's first container finds in the folder."""
+    (name,) = [mount["name"] for mount in pod["containers"][0]["volumeMounts"] if mount["mountPath"] == folder]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == name]
+    configs = {config["metadata"]["name"]: config["data"] for config in of_kind(manifests, "ConfigMap")}
+    files: dict[str, str] = configs[volume["configMap"]["name"]]
+    return files
+
+
 def settings(manifests: list[Manifest], folder: Path) -> NightlyConfig:
     (config,) = [m for m in of_kind(manifests, "ConfigMap") if m["metadata"]["name"] == "unfold-settings"]
     file = folder / Path(SETTINGS).name
@@ -64,7 +90,14 @@ def settings(manifests: list[Manifest], folder: Path) -> NightlyConfig:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_a_strict_api_server_takes_every_manifest(overlay: str, rendered: Render, complaints: Judge) -> None:
-    manifests = rendered(overlay)
+    manifests = [manifest for manifest in rendered(overlay) if not of_kuberay(manifest)]
+    assert of_kind(manifests, "NetworkPolicy")
+    assert [said for manifest in manifests for said in complaints(manifest)] == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_with_kuberays_definitions_it_takes_kuberays_too(overlay: str, rendered: Render, complaints: Judge) -> None:
+    manifests = [manifest for manifest in rendered(overlay) if of_kuberay(manifest)]
     assert of_kind(manifests, "RayJob", "RayCluster", "RayCronJob")
     assert [said for manifest in manifests for said in complaints(manifest)] == []
 
@@ -103,8 +136,9 @@ def test_a_mistake_is_refused(kind: str, path: str, value: object, rendered: Ren
     assert complaints(_set(manifest, path, value))
 
 
-def test_a_kind_that_nobody_knows_is_refused(complaints: Judge) -> None:
-    assert complaints({"apiVersion": "ray.io/v1", "kind": "RayJbo", "metadata": {"name": "a"}})
+@pytest.mark.parametrize(("group", "kind"), [("ray.io/v1", "RayJbo"), ("batch/v1", "CronJbo")])
+def test_a_kind_that_nobody_knows_is_refused(group: str, kind: str, complaints: Judge) -> None:
+    assert complaints({"apiVersion": group, "kind": kind, "metadata": {"name": "a"}})
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -143,22 +177,23 @@ def test_programs_settings_and_scripts_are_there(overlay: str, rendered: Render,
     manifests = rendered(overlay)
     commands = [shlex.split(job["entrypoint"]) for job in jobs_of(manifests)]
     for cron in of_kind(manifests, "CronJob"):
-        (container,) = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-        commands.append([*container["command"], *container.get("args", ())])
-    assert commands
-    for command in commands:
-        program = command[command.index("python") + 1]
-        if program.startswith("/schedule/"):
-            scripts = [m for m in of_kind(manifests, "ConfigMap") if m["metadata"]["name"] == "unfold-schedule"]
-            assert Path(program).name in scripts[0]["data"]
-            assert command[-1] in [job["metadata"]["name"] for job in of_kind(manifests, "RayJob")]
+        pod = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        python, script, *rest = [*container["command"], *container.get("args", ())]
+        assert python == "python"
+        assert Path(script).name in mounted(manifests, pod, str(Path(script).parent))
+        if rest[0] == "python":
+            commands.append(rest)
         else:
-            assert (ROOT / program).is_file()
-            assert command[-2:] == ["--config", SETTINGS]
+            assert rest == [job["metadata"]["name"] for job in of_kind(manifests, "RayJob")]
+    assert commands
+    for python, program, *options in commands:
+        assert python == "python"
+        assert (ROOT / program).is_file()
+        assert options == ["--config", SETTINGS]
     settings(manifests, tmp_path)
     head = groups(manifests)["head"]["template"]["spec"]
-    assert {"name": "settings", "configMap": {"name": "unfold-settings"}} in head["volumes"]
-    assert "/etc/unfold" in [mount["mountPath"] for mount in head["containers"][0]["volumeMounts"]]
+    assert Path(SETTINGS).name in mounted(manifests, head, str(Path(SETTINGS).parent))
     for _, pod in pods(manifests):
         assert {c.get("workingDir", "/app") for c in pod["containers"]} == {"/app"}, "where the Dockerfile puts jobs/"
 
@@ -175,6 +210,9 @@ def test_settings_fit_the_cluster_and_what_ray_makes_of_exit_codes(
     assert config.restore.gpus == 1, "none is there when the run begins"
     assert config.restore.replicas.max == made["gpu"]["maxReplicas"]
     assert made["gpu"]["minReplicas"] == 0
+    cpus = int(made["tasks"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"])
+    booked = (config.read.tasks or 0) * config.read.cpus + (config.write.tasks or 0) * config.write.cpus
+    assert booked == made["tasks"]["maxReplicas"] * cpus, "as many tasks as all task nodes hold"
     assert [name for name, group in made.items() if config.run.task_resource in group.get("resources", {})] == ["tasks"]
     mounts = made["gpu"]["template"]["spec"]["containers"][0]["volumeMounts"]
     assert config.restore.scratch in [mount["mountPath"] for mount in mounts]
@@ -292,7 +330,20 @@ def test_clusters_ask_for_a_token_and_ports_are_those_let_through(overlay: str, 
         assert group["template"]["metadata"]["annotations"]["prometheus.io/port"] == str(named["metrics"])
 
 
-def test_kueue_admits_what_is_suspended(tmp_path: Path, rendered: Render, complaints: Judge) -> None:
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_pod_that_submits_is_let_to_the_job_server(overlay: str, rendered: Render) -> None:
+    manifests = rendered(overlay)
+    (policy,) = of_kind(manifests, "NetworkPolicy")
+    (rule,) = [rule for rule in policy["spec"]["ingress"] if {"port": 8265, "protocol": "TCP"} in rule.get("ports", ())]
+    wanted = [peer["podSelector"]["matchLabels"] for peer in rule["from"] if "podSelector" in peer]
+    made = submitters(manifests)
+    assert made
+    assert all(any(labels.items() <= own.items() for labels in wanted) for own in made)
+
+
+def test_kueue_admits_the_copies_of_the_template_and_not_the_template(
+    tmp_path: Path, rendered: Render, complaints: Judge
+) -> None:
     assert rendered("cloud"), "kubectl is there"
     (tmp_path / "k8s").symlink_to(ROOT / "deploy" / "k8s")
     (tmp_path / "kustomization.yaml").write_text(
@@ -301,7 +352,13 @@ def test_kueue_admits_what_is_suspended(tmp_path: Path, rendered: Render, compla
     )
     command = ["kubectl", "kustomize", "--load-restrictor", "LoadRestrictionsNone", str(tmp_path)]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (job,) = of_kind(list(yaml.safe_load_all(shown)), "RayJob")
-    assert complaints(job) == []
-    assert job["spec"]["suspend"]
-    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "unfold"
+    (template,) = of_kind(list(yaml.safe_load_all(shown)), "RayJob")
+    made = create_rayjob.copy(template, "unfold-nightly-1", "uid")
+    for job in (template, made):
+        assert complaints(job) == []
+        assert job["spec"]["suspend"]
+    assert "kueue" not in yaml.safe_dump(template["metadata"]), "or it would be admitted"
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "unfold"
+    assert made["spec"]["rayClusterSpec"]["enableInTreeAutoscaling"]
+    assert made["metadata"]["annotations"] == {"kueue.x-k8s.io/elastic-job": "true"}, "or Kueue refuses one that grows"
+    assert made["spec"]["shutdownAfterJobFinishes"], "as Kueue asks"

@@ -52,8 +52,9 @@ ATTEMPTS = 4  # runs after the disturbed one, at most
 class Result:
     """What a trial came to.
 
-    again: images written more than once; None where they are not seen, on a local disk. torn: seen by
-    the reader. codes: of all runs. problem: what a run did that the fault does not excuse.
+    struck: how often the fault really happened. again: images written more than once; None where they
+    are not seen, on a local disk. torn: seen by the reader.
+    codes: of all runs. problem: what a run did that the fault does not excuse.
     """
 
     lost: int
@@ -63,6 +64,7 @@ class Result:
     again: int | None
     codes: Sequence[int]
     seconds: float
+    struck: int
     problem: str = ""
 
 
@@ -72,6 +74,7 @@ class Bench:
     def __init__(self, endpoint: str, bucket: str, folder: Path) -> None:
         self.endpoint, self.folder = endpoint, folder
         self.started: list[subprocess.Popen[str]] = []
+        self.struck = 0  # beside what the proxy did
         oversee._STARVED_S = 10.0
         self.proxy = FaultProxy(int(endpoint.rpartition(":")[2]))
         os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{self.proxy.port}"
@@ -180,6 +183,7 @@ class Bench:
         if workers := self.workers():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(chance.choice(workers)), signal.SIGKILL)
+                self.struck += 1
 
 
 def is_image(request: Request) -> bool:
@@ -245,6 +249,7 @@ def tried(bench: Bench, fault: Callable[[Bench, str, int], Sequence[int]], numbe
     output = f"{local}/{uuid4().hex}" if local else f"{bench.base}/{uuid4().hex}"
     bench.proxy.heal()
     bench.proxy.log.clear()
+    bench.struck = bench.proxy.applied = 0
     reader, begin = Reader(bench.endpoint, output), time.monotonic()
     codes, problem = [], ""
     with reader.looking():
@@ -254,6 +259,7 @@ def tried(bench: Bench, fault: Callable[[Bench, str, int], Sequence[int]], numbe
             problem = str(error)
         bench.end_processes()
         bench.proxy.heal()
+        struck = bench.struck + bench.proxy.applied
         codes += bench.finish(output)
     seconds = time.monotonic() - begin
     rows = manifest.read(output).to_pylist()
@@ -268,5 +274,6 @@ def tried(bench: Bench, fault: Callable[[Bench, str, int], Sequence[int]], numbe
         again=None if local else max(0, sum(map(is_image, bench.proxy.log)) - len(done)),
         codes=codes,
         seconds=seconds,
+        struck=struck,
         problem=problem,
     )

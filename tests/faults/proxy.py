@@ -63,7 +63,10 @@ class Message:
 
 
 class FaultProxy:
-    """Listens on `port`; `rules` and `away` (nobody answers) may be changed at any time."""
+    """Listens on `port`; `rules` and `away` (nobody answers) may be changed at any time.
+
+    applied: how often a rule was, or a connection met nobody.
+    """
 
     def __init__(self, upstream: int, seed: int = 0) -> None:
         self.upstream = upstream
@@ -107,6 +110,7 @@ class FaultProxy:
                 rule = next((r for r in self.rules if r.fits(method, path, self._chance)), None)
                 if self.away or not await self._answer(rule, method, path, request, writer):
                     break
+        self.applied += self.away
         _reset(writer) if self.away else writer.close()
 
     async def _answer(

@@ -25,6 +25,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data import manifest, storage
+from pipeline.flow.cluster import KEEP_IDLE_MS
 from pipeline.model.checkpoint import save_safetensors
 from pipeline.model.usrnet import Architecture
 from pipeline.training.loop import initial_usrnet
@@ -90,6 +91,7 @@ class Nodes:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the job server starts `python`
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_idle_worker_killing_time_threshold_ms": str(KEEP_IDLE_MS),
             "PYTHONPATH": "",
             **(more or {}),
         }
@@ -101,14 +103,13 @@ class Nodes:
     def start_head(self, *options: str) -> None:
         self.start("head", *self._head, *options)
 
-    def start(self, name: str, *options: str, core: int | None = None) -> None:
-        """core: the only one that the node's processes may use."""
+    def start(self, name: str, *options: str, within: Sequence[str] = ()) -> None:
+        """within: a command that starts another one in some bounds, such as `taskset`."""
         listen, grpc, metrics, env = free_ports(4)
         join = () if "--head" in options else (f"--address={self.address}",)
         own = (f"--dashboard-agent-listen-port={listen}", f"--dashboard-agent-grpc-port={grpc}")
         own += (f"--metrics-export-port={metrics}", f"--runtime-env-agent-port={env}")
-        pinned = () if core is None else ("taskset", "--cpu-list", str(core))
-        command = [*pinned, RAY, "start", "--block", "--object-store-memory=100000000", *own, *join, *options]
+        command = [*within, RAY, "start", "--block", "--object-store-memory=100000000", *own, *join, *options]
         log = self.folder / f"{name}.log"
         with log.open("ab") as file:
             self.running[name] = subprocess.Popen(

@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,13 +20,14 @@ from ray.data import ActorPoolStrategy
 from pipeline import uris
 from pipeline.config.load import load_config
 from pipeline.config.upscale import UpscaleConfig
-from pipeline.data import manifest, storage
+from pipeline.data import manifest, storage, upkeep
+from pipeline.errors import NotFinished, StorageError
 from pipeline.flow import archive, cluster, graph
 from pipeline.flow.ledger import Watch, open_ledger
 from pipeline.measure.summary import Summary
 from pipeline.model.checkpoint import save_safetensors
 from pipeline.model.usrnet import Architecture
-from pipeline.records import Item
+from pipeline.records import Item, Outcome
 from pipeline.stages.read import ReadLimits
 from pipeline.stages.write import Encoding
 from pipeline.training.loop import initial_usrnet
@@ -225,6 +227,40 @@ def timeless(output: Path) -> dict[str, dict[str, object]]:
         item: {k: str(v).replace(str(output), "") for k, v in row.items() if k not in changing}
         for item, row in rows_of(str(output)).items()
     }
+
+
+def test_rows_that_a_killed_run_left_twice_are_settled_by_a_run_with_nothing_to_do(restored: dict[str, str]) -> None:
+    row = next(row for row in manifest.current(restored["output"]).to_pylist() if row["item_id"] == "five.tif")
+    fields = {name: value for name, value in row.items() if name in Outcome.__dataclass_fields__}
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    earlier = Outcome(**{**fields, "status": "failed", "run_id": "killed", "written_at": long_ago})
+    manifest.write_part(restored["output"], "killed", [earlier])
+    assert upkeep.doubled(restored["output"]) == ["five.tif"]
+    summary = run(restored["catalog"], restored["output"], restored["weights"])
+    assert (summary.done, summary.already_done) == (0, len(GOOD))
+    assert upkeep.doubled(restored["output"]) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ray.exceptions.OutOfMemoryError("the node is full"), StorageError("storage-transient", "s3://b/x: 503")],
+)
+def test_verifying_that_is_cut_short_ends_in_one_line_and_can_be_taken_up_again(
+    error: Exception, restored: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(archive, "forget_altered", fail)
+    settings = config(restored["catalog"], restored["output"], restored["weights"])
+    with pytest.raises(NotFinished, match="verified; run again"):
+        archive.restore_archive(settings, lambda _: None, verify=True)
+
+
+def test_a_hanging_item_has_time_to_fail_before_the_run_is_given_up() -> None:
+    settings = config("c.csv", "out", "w.pth", "write.seconds=5000")
+    assert archive._stall_seconds(settings) == 15_000
+    assert archive._stall_seconds(config("c.csv", "out", "w.pth", "run.stall_seconds=60")) == 60
 
 
 def test_one_changed_sigma_restores_just_that_item(s3_prefix: str, weights: str, tmp_path: Path) -> None:

@@ -75,6 +75,25 @@ def test_more_than_this_machine_has_is_refused_instead_of_waited_for(tmp_path: P
     assert "Traceback" not in shown.stderr
 
 
+@pytest.mark.slow
+def test_a_worker_that_waits_for_its_next_task_is_kept() -> None:
+    """Beside a replica that has the node's only CPU, longer than Ray would let it wait."""
+    script = (
+        "import os, ray, time;"
+        "from pipeline.flow.cluster import _own_cluster;"
+        "ray.init('local', num_cpus=1, log_to_driver=False, **_own_cluster(None));"
+        "replica = ray.remote(num_cpus=1)(type('Replica', (), {'ready': lambda self: True})).remote();"
+        "ray.get(replica.ready.remote());"
+        "task = ray.remote(num_cpus=0)(lambda: os.getpid());"
+        "before = ray.get(task.remote());"
+        "time.sleep(3);"
+        "print('kept' if ray.get(task.remote()) == before else 'ended')"
+    )
+    command = [sys.executable, "-c", script]
+    shown = subprocess.run(command, cwd=ROOT, env=os.environ | HERE, capture_output=True, text=True, check=False)
+    assert shown.stdout.strip() == "kept", shown.stdout + shown.stderr
+
+
 def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
     shown = job(*archive(tmp_path), RAY_ADDRESS="127.0.0.1:1")
     assert shown.returncode == 4, shown.stdout + shown.stderr

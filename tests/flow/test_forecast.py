@@ -49,7 +49,7 @@ def write_archive(folder: Path, good: int) -> None:
 
 def test_counts_are_exact_bytes_near_and_nothing_is_written(tmp_path: Path) -> None:
     write_archive(tmp_path, 30)
-    config = configured(tmp_path, "plan.seconds=3", "plan.price_per_hour=2")
+    config = configured(tmp_path, "plan.seconds=60", "plan.price_per_hour=2")
     plan = forecast_archive(config, say=lambda _: None)
     assert not (tmp_path / "out").exists()
     assert (plan.catalog_items, plan.done, plan.todo) == (34, 0, 32)
@@ -83,6 +83,34 @@ def test_counts_are_exact_bytes_near_and_nothing_is_written(tmp_path: Path) -> N
         if name not in timed:
             found = vars(in_waves)[name]
             assert found == (pytest.approx(expected) if isinstance(expected, float) else expected), name
+
+
+def test_images_above_the_limit_are_counted_apart_and_measured_by_windows(tmp_path: Path) -> None:
+    """Two of 0.36 HR MP where whole images end at 0.2; the sizes of one stand in the catalog."""
+    write_archive(tmp_path, 6)
+    coarse = np.random.default_rng(1).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    large = Image.fromarray(coarse).resize((300, 300), Image.Resampling.BICUBIC)
+    for name in ("large.png", "large.tif"):
+        large.save(tmp_path / name)
+    with (tmp_path / "catalog.csv").open("a") as file:
+        file.write("\nlarge.png,2,0,delta,300,300,p\nlarge.tif,2,0,delta,,,t\n")
+    config = configured(tmp_path, "plan.seconds=60", "restore.whole_megapixels=0.2")
+    plan = forecast_archive(config, say=lambda _: None)
+    assert (plan.large, plan.large_hr_megapixels) == (2, pytest.approx(0.72))
+    (cell,) = [cell for cell in plan.cells if cell.bucket == "by windows"]
+    assert cell.items == 2
+    assert plan.scratch_bytes > 3 * 0.36e6
+
+    archive.restore_archive(config, say=lambda _: None)
+    rows = manifest.current(str(tmp_path / "out")).to_pylist()
+    written = {row["item_id"]: row["output_bytes"] for row in rows if row["item_id"] in ("p", "t")}
+    assert cell.bytes_out == pytest.approx(sum(written.values()), rel=0.25)
+    assert {row["item_id"] for row in rows if (row["sr_uri"] or "").endswith((".png.tif", "large.tif"))} == {"p", "t"}
+
+    by_manifest = configured(tmp_path, "plan.rates=manifest", "restore.whole_megapixels=0.2", "encode.format=tiff")
+    again = forecast_archive(by_manifest, say=lambda _: None)
+    (cell,) = [cell for cell in again.cells if cell.bucket == "by windows"]
+    assert cell.bytes_out == pytest.approx(sum(written.values()))
 
 
 def test_a_manifest_without_these_weights_is_refused(tmp_path: Path) -> None:

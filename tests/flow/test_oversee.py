@@ -118,8 +118,10 @@ def test_a_run_without_progress_gives_up_and_says_what_is_at_work(monkeypatch: p
     ledger = SimpleNamespace(at_work=SimpleNamespace(remote=lambda: ["restore: 3 items for 99 s"]))
     monkeypatch.setattr("pipeline.flow.oversee.ray.get", lambda value, timeout: value)
     hangs = (outcomes(None) for _ in iter(lambda: time.sleep(30), 0))
+    waited: list[None] = []
     with pytest.raises(NotFinished, match=r"no unit came out for 0\.3 s \(restore: 3 items for 99 s\)"):
-        next(overseer(stall_seconds=0.3).units(hangs, ledger))
+        next(overseer(stall_seconds=0.3).units(hangs, ledger, waiting=lambda: waited.append(None)))
+    assert len(waited) >= 2
 
 
 @pytest.mark.parametrize(

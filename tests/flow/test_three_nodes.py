@@ -26,6 +26,9 @@ from nodes import (
 
 pytestmark = [pytest.mark.nodes, pytest.mark.timeout(600)]
 
+# What a head without CPUs still runs: the job's driver, our accounts of crashes, Ray Data's own book-keeping.
+ON_HEAD = {"JobSupervisor", "Ledger", "ActorLocationTracker", "_StatsActor", "_AutoscalingCoordinatorActor"}
+
 
 @pytest.fixture
 def nodes(s3: str) -> Iterator[Nodes]:
@@ -54,6 +57,15 @@ def test_stages_stay_where_they_belong(nodes: Nodes, s3_prefix: str, weights: st
         if "MapWorker" in actor["class_name"] or "Replica" in actor["class_name"]:
             ran.setdefault("Replica", set()).add(kinds[actor["node_id"]])
     assert ran == {"_read_unit": {"cpu"}, "Replica": {"gpu"}, "_write_unit": {"cpu"}}
+    assert on_the_head(nodes) <= ON_HEAD
+
+
+def on_the_head(nodes: Nodes) -> set[str]:
+    """The classes of all actors, and the names of all tasks that are no actor's, that ran on the head."""
+    kinds = nodes.kinds()
+    actors = {actor["class_name"] for actor in nodes.listed("actors") if kinds.get(actor["node_id"]) == "head"}
+    tasks = [task for task in nodes.listed("tasks") if kinds.get(task["node_id"]) == "head"]
+    return actors | {task["name"] for task in tasks if task["type"] == "NORMAL_TASK"}
 
 
 def test_a_run_survives_its_gpu_node_and_goes_on_where_there_is_another(

@@ -35,6 +35,16 @@ def test_the_page_tells_counts_reasons_workload_and_cost() -> None:
     assert words.endswith("Nothing was written.")
 
 
+def test_the_page_tells_how_many_images_go_by_windows_and_what_room_they_need() -> None:
+    made = Forecast(3, 0, 0, 3, large=2, large_hr_megapixels=412.4, whole_megapixels=100.0, scratch_bytes=1.4e9)
+    made.hr_megapixels_per_second, made.replicas, made.replicas_busy = 0.3, 4, 1.25
+    words = forecast_words(made)
+    assert "large: 2 of 412 HR MP exceed 100 each (restore.whole_megapixels)" in words
+    assert "scratch     nothing spilled to disk, 1.4 GB of restore.scratch for each replica" in words
+    assert "4 replicas, 1.2 of them at work in the mean" in words
+    assert "large" not in forecast_words(Forecast(3, 0, 0, 3))
+
+
 def test_with_nothing_to_do_there_is_no_estimate() -> None:
     words = forecast_words(Forecast(3, done=3, waiting=0, todo=0))
     assert "time" not in words

@@ -1,6 +1,8 @@
 """The Restorer: any mixture of images, one answer each."""
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +10,15 @@ import torch
 
 from pipeline.errors import ItemError
 from pipeline.measure.metrics import psnr
+from pipeline.model import backend, onednn
+from pipeline.model import restore as restoring
 from pipeline.model.backend import Denoiser, best_precision
 from pipeline.model.checkpoint import load_usrnet
 from pipeline.model.restore import Account, Restored, Restorer, restore
-from pipeline.model.runner import Runner, Window, _Launched
+from pipeline.model.runner import Runner, Window, _is_picture, _Launched
+from pipeline.model.transfer import Transfer
 from pipeline.model.usrnet import TINY, Architecture, USRNet
+from pipeline.physics.data_step import Observation
 from pipeline.physics.degradation import degrade
 from pipeline.physics.kernels import parse_kernel
 from pipeline.records import Degradation
@@ -126,20 +132,43 @@ def test_a_result_that_is_not_finite_is_refused_after_a_second_look_in_fp32() ->
         assert result.code == "bad-result"
 
 
-def test_what_overflows_in_half_precision_is_computed_again_in_fp32(
-    net: USRNet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_authors_own_results_are_pictures(reference: Path) -> None:
+    with np.load(reference / "usrnet_tiny_golden.npz") as golden:
+        results = [torch.from_numpy(golden[name]) for name in golden.files if name.endswith("/sr")]
+    assert max(float(sr.max()) for sr in results) > 5
+    assert all(_is_picture(sr) for sr in results)
+
+
+@pytest.mark.parametrize("factor", [30.0, -30.0])
+def test_a_finite_result_far_beyond_black_and_white_is_no_picture_either(factor: float) -> None:
+    net = initial_usrnet(SMALL, seed=0)
     image, degradation = pair(16, 16, 2)
-    restorer = Restorer(net, precision="bf16")
-    plain = restorer._runner._fast
-    monkeypatch.setattr(restorer._runner, "_fast", lambda z, beta: plain(z, beta) * float("inf"))
-    monkeypatch.setattr(Runner, "backend", "onednn")
-    (result,) = restorer.batch([image], [degradation])
-    (exact,) = Restorer(net, precision="fp32").batch([image], [degradation])
+    assert isinstance(Restorer(net).batch([image], [degradation])[0], Restored)
+    net.p.m_tail.weight.data *= factor
+    (wild,) = Restorer(net).batch([image], [degradation])
+    assert isinstance(wild, ItemError)
+    assert wild.code == "bad-result"
+
+
+@pytest.mark.parametrize("factor", [float("inf"), 100.0])
+def test_what_is_no_picture_in_half_precision_is_computed_again_in_fp32(
+    net: USRNet, monkeypatch: pytest.MonkeyPatch, factor: float
+) -> None:
+    (wild, degradation), (tame, _) = pair(16, 16, 2), (np.zeros((16, 16, 3), np.uint8), None)
+    exact = images_of(Restorer(net, precision="fp32").batch([wild, tame], [degradation] * 2))
+    restorer, compute = Restorer(net, precision="bf16"), Denoiser.__call__
+
+    def overflowing(self: Denoiser, z: torch.Tensor, beta: torch.Tensor) -> torch.Tensor:
+        return compute(self, z, beta) * (factor if self.dtype == torch.bfloat16 and z.abs().max() > 0.1 else 1)
+
+    monkeypatch.setattr(Denoiser, "__call__", overflowing)
+    (result,) = restorer.batch([wild], [degradation])
     assert isinstance(result, Restored)
-    assert isinstance(exact, Restored)
-    assert np.array_equal(result.image, exact.image)
+    assert np.array_equal(result.image, exact[0])
     assert result.precision == "fp32", "what it was computed in, not what was asked for"
+    (other,) = restorer.batch([tame], [degradation])
+    assert isinstance(other, Restored)
+    assert other.precision == "bf16"
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(net: USRNet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +199,92 @@ def test_no_memory_at_all_fails_that_image_alone(net: USRNet, monkeypatch: pytes
     assert second.code == "out-of-memory"
 
 
+def test_memory_that_runs_out_in_the_second_look_in_fp32_halves_that_batch(
+    net: USRNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look finds no picture in any window, the second has room for one window at a time."""
+    cases = [pair(16, 16, 2, seed=n) for n in range(3)]
+    expected = images_of(Restorer(net, precision="fp32").batch(*map(list, zip(*cases, strict=True))))
+    restorer, compute = Restorer(net, precision="bf16"), Denoiser.__call__
+
+    def limited(self: Denoiser, z: torch.Tensor, beta: torch.Tensor) -> torch.Tensor:
+        if self.dtype == torch.bfloat16:
+            return compute(self, z, beta) * float("nan")
+        if len(z) > 1:
+            raise RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED")
+        return compute(self, z, beta)
+
+    monkeypatch.setattr(Denoiser, "__call__", limited)
+    results = restorer.batch(*map(list, zip(*cases, strict=True)))
+    assert all(isinstance(result, Restored) and result.precision == "fp32" for result in results)
+    assert all(np.array_equal(a, b) for a, b in zip(images_of(results), expected, strict=True))
+
+
+def test_memory_that_runs_out_for_the_residual_halves_the_batch(net: USRNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [pair(16, 16, 2, seed=n) for n in range(3)]
+    answers = Runner._answers
+
+    def limited(self: Runner, sr: torch.Tensor, seen: Observation, windows: list[Window]) -> list[torch.Tensor]:
+        if len(windows) > 1:
+            raise torch.OutOfMemoryError
+        return answers(self, sr, seen, windows)
+
+    monkeypatch.setattr(Runner, "_answers", limited)
+    results = Restorer(net, precision="fp32").batch(*map(list, zip(*cases, strict=True)))
+    assert len(images_of(results)) == 3
+
+
+def test_an_error_that_is_none_of_memory_is_not_taken_for_it(net: USRNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Denoiser, z: torch.Tensor, beta: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(Denoiser, "__call__", broken)
+    image, degradation = pair(16, 16, 2)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        Restorer(net, precision="fp32").batch([image, image], [degradation] * 2)
+
+
+def test_a_batch_is_launched_before_the_one_before_it_is_waited_for(
+    net: USRNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a GPU would stand still while the host looks at results."""
+    told: list[str] = []
+    begin = Transfer.to_host
+
+    def noted(self: Transfer, computed: list[torch.Tensor]) -> Callable[[], list[torch.Tensor]]:
+        number, arrive = sum(word.startswith("launched") for word in told), begin(self, computed)
+        told.append(f"launched {number}")
+        return lambda: (told.append(f"asked for {number}"), arrive())[1]
+
+    monkeypatch.setattr(Transfer, "to_host", noted)
+    cases = [pair(16 * n, 16, 2) for n in (1, 3, 5)]
+    assert len(images_of(Restorer(net).batch(*map(list, zip(*cases, strict=True))))) == 3
+    assert told == ["launched 0", "launched 1", "asked for 0", "launched 2", "asked for 1", "asked for 2"]
+
+
+def test_more_than_eight_bits_get_the_memory_that_fp32_takes(net: USRNet) -> None:
+    """An image that just fits with 8 bits is cut with 16, as it is in fp32 with either."""
+    fast, exact = (Restorer(net, precision=precision, memory=2**26) for precision in ("bf16", "fp32"))
+    side = math.isqrt(fast.most_pixels) - 60
+    assert exact.most_pixels < side**2
+    flat, delta = np.zeros((side, side), np.uint8), Degradation(np.ones((1, 1)), 1, 0)
+    tiles = []
+    for restorer, image in ((fast, flat), (fast, flat.astype(np.uint16)), (exact, flat)):
+        (result,) = restorer.batch([image], [delta])
+        assert isinstance(result, Restored)
+        tiles.append(result.tiles)
+    assert tiles[0] == 1 < tiles[1] == tiles[2]
+
+
+def test_eight_bits_and_sixteen_share_no_batch(net: USRNet) -> None:
+    """Else what an image of 8 bits becomes would depend on its neighbours."""
+    image, degradation = pair(16, 16, 2)
+    restorer = Restorer(net, precision="bf16")
+    (alone,) = images_of(restorer.batch([image], [degradation]))
+    _, beside = images_of(restorer.batch([image.astype(np.uint16) * 257, image], [degradation] * 2))
+    assert np.array_equal(alone, beside)
+
+
 def test_a_result_larger_than_the_main_memory_is_refused_before_the_work(net: USRNet) -> None:
     endless = np.lib.stride_tricks.as_strided(np.zeros(3, np.uint8), (10**6, 10**6, 3), (0, 0, 1))
     (result,) = Restorer(net).batch([endless], [Degradation(np.ones((3, 3)), 4, 0)])
@@ -182,10 +297,10 @@ def with_room_for(monkeypatch: pytest.MonkeyPatch, net: USRNet, fits: Callable[[
     """A Restorer whose device runs out of memory for batches that do not fit."""
     launch = Runner._launch
 
-    def limited(self: Runner, windows: list[Window]) -> _Launched:
+    def limited(self: Runner, windows: list[Window], precision: str) -> _Launched:
         if not fits(windows):
             raise torch.OutOfMemoryError
-        return launch(self, windows)
+        return launch(self, windows, precision)
 
     monkeypatch.setattr(Runner, "_launch", limited)
     return Restorer(net, precision="fp32")
@@ -234,6 +349,43 @@ def test_windows_from_top_to_bottom_are_the_whole_picture(net: USRNet, h: int, w
     assert source.most * scale**2 <= 1.25 * 2**16, "windows below twice their context get no smaller"
 
 
+@pytest.mark.parametrize("good_tiles", [0, 1, 2])
+def test_windows_get_smaller_below_the_last_tile_where_memory_runs_out(
+    net: USRNet, monkeypatch: pytest.MonkeyPatch, good_tiles: int
+) -> None:
+    image, degradation = pair(1300, 150, 2)
+    tiles = list[np.ndarray]()
+    restorer = with_room_for(monkeypatch, net, lambda windows: windows[0].lr.shape[0] < 200 or len(tiles) < good_tiles)
+    restorer.most_pixels = 2**18
+    for y, _, tile in restorer.windows(InMemory(image), degradation):
+        assert y == sum(map(len, tiles))
+        tiles.append(tile)
+    assert all(len(tile) > 400 for tile in tiles[:good_tiles])
+    assert all(len(tile) < 400 for tile in tiles[good_tiles:])
+    monkeypatch.undo()
+    (whole,) = images_of(Restorer(net, precision="fp32").batch([image], [degradation]))
+    assert nearly_equal(np.concatenate(tiles), whole)
+
+
+def test_windows_give_up_where_the_smallest_find_no_memory(net: USRNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, degradation = pair(300, 150, 2)
+    restorer = with_room_for(monkeypatch, net, lambda windows: False)
+    with pytest.raises(ItemError) as told:
+        list(restorer.windows(InMemory(image), degradation))
+    assert told.value.code == "out-of-memory"
+
+
+def test_a_strip_wider_than_the_main_memory_is_refused_with_its_size(
+    net: USRNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restoring, "_SURELY_THERE", 0)
+    monkeypatch.setattr(restoring, "available_bytes", lambda: 10**7)
+    endless = np.lib.stride_tricks.as_strided(np.zeros(3, np.uint8), (300, 10**6, 3), (0, 0, 1))
+    with pytest.raises(ItemError, match=r"a strip of 2000000×\d+ pixels") as told:
+        next(Restorer(net).windows(InMemory(endless), Degradation(np.ones((3, 3)), 2, 0)))
+    assert told.value.code == "out-of-memory"
+
+
 def test_tiles_batched_with_other_images_give_what_the_whole_image_gives(net: USRNet) -> None:
     cases = [pair(180, 300, 2), pair(33, 17, 3, "disk(2)"), pair(400, 90, 2, "motion(9, 30)", 1), pair(24, 24, 1)]
     tiled = Restorer(net, precision="fp32", memory=1).batch(*map(list, zip(*cases, strict=True)))
@@ -248,10 +400,77 @@ def test_tiles_batched_with_other_images_give_what_the_whole_image_gives(net: US
 
 def test_precision_and_code_are_told(net: USRNet) -> None:
     image, degradation = pair(16, 16, 2)
-    for compile, backend in (("auto", "onednn"), ("off", "eager")):
+    for compile, code in (("auto", "onednn"), ("off", "eager")):
         (result,) = Restorer(net, precision="bf16", compile=compile).batch([image], [degradation])
         assert isinstance(result, Restored)
-        assert (result.precision, result.backend) == ("bf16", backend)
+        assert (result.precision, result.backend) == ("bf16", code)
+
+
+def compiled_denoiser(monkeypatch: pytest.MonkeyPatch, net: USRNet, outcome: Callable[..., torch.Tensor]) -> Denoiser:
+    """One whose torch.compile gives `outcome`."""
+    monkeypatch.setattr(torch, "compile", lambda function, **_: outcome)
+    return Denoiser(net.p, torch.device("cpu"), "fp32", "on")
+
+
+def raising(error: Exception) -> Callable[..., torch.Tensor]:
+    def compiled(z: torch.Tensor, beta: torch.Tensor) -> torch.Tensor:
+        raise error
+
+    return compiled
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Failed to find C compiler"), ImportError("triton"), OSError("disk")])
+def test_where_nothing_compiles_the_prior_is_eager_from_then_on(
+    net: USRNet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    denoiser = compiled_denoiser(monkeypatch, net, raising(error))
+    z, beta = torch.rand(1, 3, 16, 16), torch.full((1, 1, 1, 1), 0.1)
+    with torch.inference_mode():
+        for _ in range(3):
+            denoiser.expect((1, 16, 16))
+            assert torch.equal(denoiser(z, beta), denoiser._eager(z, beta))
+    assert denoiser.name == "eager"
+    assert len(caplog.records) == 1, "told once, not tried again"
+
+
+def test_compiled_code_that_lacks_memory_says_so(net: USRNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = compiled_denoiser(monkeypatch, net, raising(RuntimeError("CUDA out of memory")))
+    denoiser.expect((1, 16, 16))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        denoiser(torch.rand(1, 3, 16, 16), torch.full((1, 1, 1, 1), 0.1))
+
+
+def test_no_more_shapes_are_compiled_than_torch_keeps(net: USRNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = compiled_denoiser(monkeypatch, net, lambda z, beta: z)
+    names = []
+    for n in range(1, 12):
+        denoiser.expect((n, 8, 8))
+        denoiser(torch.rand(n, 3, 8, 8), torch.full((n, 1, 1, 1), 0.1))
+        names.append(denoiser.name)
+    assert names == ["compiled"] * 8 + ["eager"] * 3
+
+
+@pytest.mark.parametrize("compile", ["off", "auto"])
+def test_on_a_cpu_only_on_compiles(net: USRNet, monkeypatch: pytest.MonkeyPatch, compile: str) -> None:
+    monkeypatch.setattr(onednn, "is_available", lambda: False)
+    denoiser = Denoiser(net.p, torch.device("cpu"), "fp32", compile)
+    for _ in range(100):
+        denoiser.expect((1, 8, 8))
+    denoiser(torch.rand(1, 3, 8, 8), torch.full((1, 1, 1, 1), 0.1))
+    assert denoiser.name == "eager"
+
+
+def test_a_gpu_compiles_what_came_in_many_batches(net: USRNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is a CPU that says it is a GPU; counted are batches, not the passes of each."""
+    monkeypatch.setattr(backend, "_on_device", lambda prior, device, dtype: prior)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    denoiser = Denoiser(net.p, torch.device("cuda"), "bf16", "auto")
+    denoiser.dtype = torch.float32
+    for batch in range(1, 35):
+        denoiser.expect((1, 8, 8))
+        for _ in range(SMALL.iterations):
+            denoiser(torch.rand(1, 3, 8, 8), torch.full((1, 1, 1, 1), 0.1))
+        assert (denoiser.name == "compiled") == (batch > 32)
 
 
 @pytest.mark.slow

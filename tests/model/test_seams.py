@@ -20,12 +20,15 @@ Pixels = npt.NDArray[np.uint8]
 
 SIDE = 432  # HR pixels: a multiple of 12, and four windows of 2^17 HR pixels and their context
 BORDER = 32  # HR pixels left out: there, a window's extension and the image's differ by nature
+BESIDE = (24, 64)  # HR pixels from a seam: past the band in which windows fade into each other, 16 on each side
+GOAL = 55  # dB
 PHOTOGRAPHS = (
     *("astronaut.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg", "motorcycle_left.png"),
     *("camera.png", "ihc.png", "hubble_deep_field.jpg", "moon.png", "brick.png", "grass.png"),
 )
 # A Gaussian, an anisotropic one and two motions; 25 x 25
 KERNELS = (1, 5, 8, 10)
+MOTIONS = (8, 10)
 
 
 def photograph(name: str) -> npt.NDArray[np.float64]:
@@ -44,7 +47,8 @@ def test_windows_agree_with_the_whole_and_leave_no_line(reference: Path, scale: 
     whole, tiled = (Restorer(net, precision="fp32", memory=memory) for memory in (2**30, 1))
     tiled.most_pixels = 2**17
     rng = np.random.default_rng(0)
-    worst, lines = [], []
+    agreement: dict[tuple[str, int, float], float] = {}
+    lines: dict[tuple[str, int, float], float] = {}
     for number, name in enumerate(PHOTOGRAPHS):
         for k in KERNELS:
             sigma = (0.0, 2.55, 7.65)[number % 3]
@@ -58,14 +62,18 @@ def test_windows_agree_with_the_whole_and_leave_no_line(reference: Path, scale: 
             layout = lay_out(lr_8bit.shape[:2], degradation, "smooth", tiled.most_pixels)
             error = np.abs(one.image.astype(int) - many.image).mean(axis=2)
             inside = (slice(BORDER, -BORDER),) * 2
-            worst.append(psnr(one.image[inside], many.image[inside]))
-            lines.append(seam_excess(error, layout))
-    agreement = f"least {min(worst):.1f} dB, median {np.median(worst):.1f} dB"
-    print(f"x{scale}: {agreement}, largest seam excess {max(lines):.3f} grey levels")
-    # Without noise, 25 pixels of motion ring on, whatever the overlap: those agree less (docs/engine.md).
-    assert np.median(worst) >= 55, sorted(worst)
-    assert min(worst) >= 30, sorted(worst)[:5]
-    assert max(lines) < 0.6, sorted(lines)[-5:]
+            agreement[name, k, sigma] = psnr(one.image[inside], many.image[inside])
+            lines[name, k, sigma] = seam_excess(error, layout)
+    decibels = sorted(agreement.values())
+    below = {case: round(value, 1) for case, value in agreement.items() if value < GOAL}
+    print(f"x{scale}: least {decibels[0]:.1f} dB, median {np.median(decibels):.1f} dB")
+    print(f"x{scale}: {len(below)} of {len(decibels)} below {GOAL} dB: {below}")
+    largest = sorted(((round(line, 2), case) for case, line in lines.items()), reverse=True)
+    print(f"x{scale}: seam excess in grey levels, largest {largest[:5]}")
+    # 25 pixels of motion ring on, whatever the overlap: those agree less, and most where windows end (docs/engine.md).
+    assert all(k in MOTIONS for _, k, _ in below), below
+    assert decibels[0] >= 30
+    assert all(line < (3 if case[1] in MOTIONS else 0.6) for line, case in largest), largest[:5]
 
 
 class Stored:
@@ -100,21 +108,24 @@ def test_images_without_limit_have_no_line_either(reference: Path, name: str) ->
 
 
 def seam_excess(error: npt.NDArray[np.float64], layout: Layout) -> float:
-    """Grey levels by which the largest mean error along a seam line exceeds the mean error 12 pixels beside it."""
+    """Grey levels by which the largest mean error along a seam exceeds the mean error `BESIDE` it."""
     excess = [0.0]
     for axis, windows in enumerate((layout.rows, layout.columns)):
         across = error.mean(axis=1 - axis)
         for left, _ in pairwise(windows):
             seam = left.last * layout.scale
-            beside = np.r_[across[seam - 16 : seam - 4], across[seam + 4 : seam + 16]].mean()
+            near, far = BESIDE
+            beside = np.r_[across[seam - far : seam - near], across[seam + near : seam + far]].mean()
             excess.append(float(across[seam - 2 : seam + 2].max() - beside))
     return max(excess)
 
 
-def test_a_visible_line_would_be_found() -> None:
-    error = np.zeros((400, 400))
-    layout = lay_out((400, 400), Degradation(np.ones((1, 1)), 1, 0), "smooth", 2**12)
+@pytest.mark.parametrize("width", [1, 32])
+def test_a_visible_line_would_be_found(width: int) -> None:
+    """As narrow as a hard seam, or as wide as the band of a blended one."""
+    error = np.zeros((432, 432))
+    layout = lay_out((432, 432), Degradation(np.ones((1, 1)), 1, 0), "smooth", 2**16)
     seam = layout.rows[0].last
     assert seam_excess(error, layout) == 0
-    error[seam] = 1
+    error[seam - width // 2 : seam - width // 2 + width] = 1
     assert seam_excess(error, layout) > 0.9

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.make_demo import make_archive
 from pipeline.data import manifest
 from pipeline.pages.report import write_report
 from pipeline.records import DONE, FAILED, Outcome
@@ -162,6 +163,19 @@ def test_nothing_hangs_over_the_edge(archive: Path, opened: "Opened", width: int
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_on_a_phone_the_head_is_whole_and_covers_no_heading_that_is_jumped_to(archive: Path, opened: "Opened") -> None:
+    with opened(archive, viewport={"width": 360, "height": 740}, reduced_motion="reduce") as page:
+        for part in (".brand", ".theme", "nav"):
+            box = page.locator(f".top {part}").bounding_box()
+            assert box is not None
+            assert box["y"] >= 4, f"{part} has room above it"
+        page.locator("nav a[href='#quality']").click()
+        head, title = (page.locator(part).bounding_box() for part in (".top", "#quality-title"))
+        assert head is not None
+        assert title is not None
+        assert head["height"] <= title["y"] < 740
+
+
 def test_hostile_names_and_messages_neither_run_nor_call_home(
     tmp_path: Path, opened: "Opened", ear: tuple[str, list[str]]
 ) -> None:
@@ -221,6 +235,20 @@ def test_a_picture_that_is_gone_costs_only_its_place(tmp_path: Path, opened: "Op
 def test_each_picture_is_made_once_and_the_page_stays_small(tmp_path: Path) -> None:
     file = report(tmp_path, [done(tmp_path, n) for n in range(9)])
     assert file.stat().st_size < 1_000_000
+
+
+def test_the_demos_report_stays_under_five_megabytes(tmp_path: Path) -> None:
+    """The demo's own inputs; in place of the results the ground truth, which has their sizes."""
+    samples = make_archive(tmp_path)
+    made = [
+        done(tmp_path, n, uri=str(tmp_path / s.uri), sr_uri=str(tmp_path / s.hr_uri), scale=s.scale, sigma=s.sigma)
+        for n, s in enumerate(samples)
+    ]
+    file = report(tmp_path, made)
+    uri, length = write_report(str(tmp_path), pictures=6, now=NOW)
+    assert (uri, length) == (str(file), file.stat().st_size)
+    assert file.read_text().count("data:image/webp") >= 2 * 18, "three groups of six, or nearly"
+    assert 100_000 < length < 5_000_000
 
 
 def rows(count: int, part: int, n: int) -> list[Outcome]:

@@ -138,6 +138,17 @@ def test_nothing_hangs_over_the_edge(sheet: Path, opened: "Opened", width: int) 
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_on_a_phone_a_picture_that_opens_is_seen_from_its_top(sheet: Path, opened: "Opened") -> None:
+    with opened(sheet, viewport={"width": 360, "height": 640}) as page:
+        page.locator(".open").first.click()
+        page.locator("dialog[open]").wait_for()
+        dialog, picture = (page.locator(part).bounding_box() for part in ("dialog", "dialog .compare"))
+        assert dialog is not None
+        assert picture is not None
+        assert dialog["y"] <= picture["y"] < picture["y"] + 40 < dialog["y"] + dialog["height"]
+        page.get_by_role("button", name="Close").click()
+
+
 def test_a_sheet_of_nothing_says_why(tmp_path: Path, opened: "Opened", violations: "Violations") -> None:
     (tmp_path / "sheet.html").write_bytes(sheet_page([], [], ["a.png: gone"], catalog="c.csv", now=NOW))
     with opened(tmp_path / "sheet.html") as page:

@@ -22,6 +22,9 @@ def test_weights_sum_to_one_everywhere(n: int, longest: int, overlap: int, scale
     overlap = min(overlap, longest // 2)
     axis = spans(n, longest, overlap, step)
     assert all(span.start % step == 0 for span in axis)
+    assert all(left.stop - right.start >= overlap for left, right in pairwise(axis))
+    lengths = [span.stop - span.start for span in axis]
+    assert max(lengths) - min(lengths) < step
     total = np.zeros(n * scale)
     for span, weight in zip(axis, weights(axis, scale, band), strict=True):
         assert 0 <= span.start <= span.first < span.last <= span.stop <= n
@@ -36,6 +39,13 @@ def test_neighbours_share_at_least_the_overlap_evenly() -> None:
     assert min(shared) >= 100
     assert max(shared) - min(shared) <= 2
     assert overhead(axis) == pytest.approx(sum(shared) / 1000 + 1)
+
+
+def test_windows_are_no_longer_than_their_number_and_the_step_demand() -> None:
+    for n in range(400, 700):
+        axis = spans(n, 380, 52, 8)
+        even = (n - 52) / len(axis) + 52
+        assert max(span.stop - span.start for span in axis) < even + 8 or len(axis) == 1
 
 
 def test_a_short_axis_is_one_window() -> None:

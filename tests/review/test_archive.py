@@ -144,6 +144,31 @@ def test_the_newest_run_with_results_is_drawn_unless_another_is_named(tmp_path: 
         review(str(tmp_path), pictures=0, run_id="run-9")
 
 
+def test_a_run_older_than_all_that_are_listed_is_found_and_nights_without_work_do_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.review.archive._SHOWN_RUNS", 3)
+    manifest.write_part(str(tmp_path), "a", [done(1, run_id="run-0"), done(2, run_id="run-1")])
+    for n in range(9):
+        record(tmp_path, f"run-{n}", done=int(n < 2), config={"number": n})
+    found = review(str(tmp_path), pictures=0)
+    assert [run["run_id"] for run in found.runs] == ["run-8", "run-7", "run-6"]
+    assert (found.run_count, found.timeline.run_id) == (9, "run-1")
+    assert sum(found.timeline.items.values()) == 1
+    oldest = review(str(tmp_path), pictures=0, run_id="run-0")
+    assert (oldest.timeline.run_id, (oldest.drawn_run or {})["config"]) == ("run-0", {"number": 0})
+    with pytest.raises(ItemError, match="no record of the run 'run-9'"):
+        review(str(tmp_path), pictures=0, run_id="run-9")
+
+
+def test_kernels_given_as_numbers_are_one_setting_only_where_the_numbers_are_the_same(tmp_path: Path) -> None:
+    rows = [done(n, kernel="values", kernel_digest=f"{n % 2}234567890ab") for n in range(5)]
+    manifest.write_part(str(tmp_path), "a", rows)
+    found = review(str(tmp_path), pictures=0)
+    counts = {kernel: setting.items for (_, kernel, _), setting in found.settings.items()}
+    assert counts == {"values 02345678": 3, "values 12345678": 2}
+
+
 def test_a_setting_an_image_is_kept_as_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.review.archive._MOST_SETTINGS", 3)
     manifest.write_part(str(tmp_path), "a", [done(n, kernel=f"psf-{n}.npy") for n in range(10)])

@@ -27,7 +27,7 @@ from pipeline.model.usrnet import Architecture
 from pipeline.physics.kernels import parse_kernel
 from pipeline.records import Degradation, Item, Outcome
 from pipeline.stages.read import ReadLimits
-from pipeline.stages.windows import Place, restore_windows
+from pipeline.stages.windows import Place, restore_windows, tried
 from pipeline.stages.write import Encoding
 from pipeline.training.loop import initial_usrnet
 
@@ -116,6 +116,37 @@ def test_gray_stays_gray_and_alpha_is_rejoined(channels: int, tmp_path: Path) ->
     picture = images.decode(Path(str(outcome.sr_uri)).read_bytes(), max_pixels=10**7)
     assert picture.pixels_hwc.shape == (1240, 1680, 1 if channels == 1 else 3)
     assert (picture.alpha_hw is not None) == (channels == 4)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_middle_is_tried_as_the_whole_would_be_and_nothing_is_kept(channels: int, tmp_path: Path) -> None:
+    """Orientation 8: upright it is 310 wide and 420 high."""
+    extra = {"photometric": "rgb"} | ({"extrasamples": ["unassalpha"]} if channels == 4 else {})
+    data = stored(scan(channels), tile=(64, 64), extratags=[(274, 3, 1, 8, True)], **(extra if channels > 1 else {}))
+    (tmp_path / "a.tif").write_bytes(data)
+    seen: list[np.ndarray] = []
+
+    class Seeing(Repeating):
+        def windows(self, source: Any, *rest: Any) -> Iterator[tuple[int, int, Any]]:
+            seen.append(source.read(0, *source.shape[:1], 0, source.shape[1]))
+            yield from super().windows(source, *rest)
+
+    times = iter([0.0, 10.0, 12.0])
+    trial = tried(
+        item(str(tmp_path / "a.tif"), width=310, height=420), hr_pixels=16 * 100 * 101, restorer=Seeing(),
+        limits=LIMITS, encoding=Encoding("png"), scratch=str(tmp_path), clock=times.__next__,
+    )  # fmt: skip
+    whole = images.decode(data, max_pixels=10**7).pixels_hwc
+    assert whole.shape == (420, 310, min(channels, 3))
+    if channels != 4:  # hidden colours are filled in by what is near, so there a part differs
+        np.testing.assert_array_equal(seen[0].reshape(100, 101, -1), whole[160:260, 104:205])
+    assert trial.pixels == 100 * 101
+    share = trial.pixels / (420 * 310)
+    assert trial.seconds == pytest.approx(10 * share + 2)
+    assert trial.bytes_in == pytest.approx(len(data) * share)
+    assert trial.pixel_bytes == 2 * channels
+    assert 1000 < trial.bytes_out < 16 * trial.pixels * trial.pixel_bytes
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
 
 
 def test_a_png_is_decoded_whole_and_becomes_a_tiff(tmp_path: Path) -> None:

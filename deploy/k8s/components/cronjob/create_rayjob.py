@@ -2,11 +2,13 @@
 
     create_rayjob.py TEMPLATE    the name of the suspended RayJob
 
-The new RayJob has the Job's name, so a pod that is started again finds it instead of making another,
-and belongs to the Job, so it goes when the schedule's history forgets the Job. Only the standard
-library: it runs before anything of ours is known to work.
+The new RayJob is named after the Job, so a pod that is started again finds it instead of making another,
+but not as the Job: KubeRay gives the Job that submits the RayJob's own name, and where it finds one
+there already it submits nothing. It belongs to the Job, so it goes when the schedule's history forgets
+the Job. Only the standard library: it runs before anything of ours is known to work.
 """
 
+import hashlib
 import json
 import os
 import ssl
@@ -20,29 +22,45 @@ from typing import Any
 ACCOUNT = Path(os.environ.get("ACCOUNT_FOLDER", "/var/run/secrets/kubernetes.io/serviceaccount"))
 SERVER = os.environ.get("KUBERNETES_API", "https://kubernetes.default.svc")
 LOOK_EVERY_S = float(os.environ.get("LOOK_EVERY_SECONDS", "15"))
-QUEUE = "kueue.x-k8s.io/queue-name"
+QUEUE = "unfold/queue"  # annotation of the template: the LocalQueue of Kueue that admits what is made of it
 MOST_FAILED_LOOKS = 40  # ten minutes without an API server
+LONGEST_NAME = 47  # of a RayJob, which KubeRay makes longer names of
 
 
 def main(template: str) -> int:
-    name = os.environ["JOB_NAME"]
+    job = os.environ["JOB_NAME"]
+    name = named_after(job)
     if call("GET", name) is None:
-        call("POST", "", copy(call("GET", template) or {}, name, os.environ["JOB_UID"]))
+        call("POST", "", copy(call("GET", template) or {}, job, os.environ["JOB_UID"]))
         print(f"made RayJob {name}", flush=True)
     return wait(name)
 
 
-def copy(template: dict[str, Any], name: str, uid: str) -> dict[str, Any]:
+def named_after(job: str) -> str:
+    """The name of the Job's RayJob: always the same one, and never the Job's."""
+    name = f"{job}-run"
+    if len(name) > LONGEST_NAME:
+        end = f"-{hashlib.sha256(job.encode()).hexdigest()[:8]}-run"
+        name = job[: LONGEST_NAME - len(end)] + end
+    return name
+
+
+def copy(template: dict[str, Any], job: str, uid: str) -> dict[str, Any]:
     """A RayJob to be made: the template's spec, to run at once unless a queue is to admit it."""
     if not template:
         raise SystemExit("there is no such RayJob to copy; apply the overlay again")
     labels = {key: text for key, text in template["metadata"].get("labels", {}).items() if key != "unfold/template"}
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": uid, "blockOwnerDeletion": False}
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": uid, "blockOwnerDeletion": False}
+    made = {"name": named_after(job), "labels": labels, "ownerReferences": [owner]}
+    queue = template["metadata"].get("annotations", {}).get(QUEUE)
+    if queue:
+        labels["kueue.x-k8s.io/queue-name"] = queue
+        made["annotations"] = {"kueue.x-k8s.io/elastic-job": "true"}  # for its cluster grows
     return {
         "apiVersion": template["apiVersion"],
         "kind": template["kind"],
-        "metadata": {"name": name, "labels": labels, "ownerReferences": [owner]},
-        "spec": {**template["spec"], "suspend": QUEUE in labels},
+        "metadata": made,
+        "spec": {**template["spec"], "suspend": queue is not None},
     }
 
 
@@ -83,6 +101,7 @@ def call(method: str, name: str, body: dict[str, Any] | None = None) -> dict[str
     except urllib.error.HTTPError as error:
         if (method, error.code) in (("GET", 404), ("POST", 409)):
             return None
+        print(f"{method} {name}: {error.code} {error.read().decode(errors='replace')}", flush=True)
         raise
 
 
