@@ -40,5 +40,9 @@ def test_any_image_has_an_estimate(pixels: np.ndarray) -> None:
     assert 0 <= estimate_sigma(pixels) <= 255
 
 
+def test_an_image_without_diagonal_detail_has_none() -> None:
+    assert estimate_sigma(np.array([[[95], [0]]], np.uint8)) == 0.0
+
+
 def test_a_flat_image_has_none() -> None:
     assert estimate_sigma(np.full((30, 30, 3), 9, np.uint8)) == 0.0
