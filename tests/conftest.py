@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 # These machines are shared and noisy, so no example is too slow; 50 keep the suite quick.
 hypothesis.settings.register_profile("unfold", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("unfold")
+
+# A shell starts what runs in the background deaf to Ctrl-C, and so would be every job that a test stops with it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 CORES = os.cpu_count() or 1
